@@ -1,0 +1,94 @@
+//! What happened to a call, written as it happens and read once at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fleet::Deployment;
+use crate::{Moment, Usage};
+
+/// One fact about a call, noted by the stage that knows it.
+#[derive(Debug)]
+pub enum Note {
+    /// It waited this long for a slot.
+    Queued(Duration),
+    /// It was placed: on which deployment, and on which instance by name. Each attempt notes one.
+    Placed(Arc<Deployment>, Arc<str>),
+    /// An attempt failed, in the operator's words.
+    Failed(Arc<str>),
+    /// The backend's head arrived.
+    Headed(Moment),
+    /// The first piece of the answer arrived.
+    FirstByte(Moment),
+    /// What was consumed.
+    Used(Usage),
+    /// How pieces of a stream were spaced.
+    Spaced(Box<Gaps>),
+}
+
+/// The journal of one call: notes folded into place as they come, so that writing one costs no allocation.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// Time spent waiting for slots, over all attempts.
+    pub queued: Duration,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Where the last attempt went.
+    pub placed: Option<(Arc<Deployment>, Arc<str>)>,
+    /// Failed attempts: instance and cause.
+    pub failures: Vec<(Option<Arc<str>>, Arc<str>)>,
+    /// When the answer's head came.
+    pub headed: Option<Moment>,
+    /// When its first piece came.
+    pub first_byte: Option<Moment>,
+    /// What it consumed.
+    pub usage: Option<Usage>,
+    /// How its pieces were spaced.
+    pub gaps: Option<Box<Gaps>>,
+}
+
+impl Journal {
+    /// Folds one fact in.
+    pub fn write(&mut self, note: Note) {
+        match note {
+            Note::Queued(waited) => self.queued += waited,
+            Note::Placed(deployment, instance) => {
+                self.attempts += 1;
+                self.placed = Some((deployment, instance));
+            }
+            Note::Failed(cause) => {
+                let instance = self.placed.as_ref().map(|(_, name)| Arc::clone(name));
+                self.failures.push((instance, cause));
+            }
+            Note::Headed(at) => self.headed = Some(at),
+            Note::FirstByte(at) => self.first_byte = Some(at),
+            Note::Used(usage) => self.usage = Some(usage),
+            Note::Spaced(gaps) => self.gaps = Some(gaps),
+        }
+    }
+}
+
+/// Upper bounds of the buckets of inter-piece gaps, in microseconds; the last bucket is open.
+pub const GAP_BOUNDS: [u64; 14] = [
+    1_000, 2_500, 5_000, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+];
+
+/// A small histogram of the gaps between the pieces of one stream.
+#[derive(Debug, Clone, Default)]
+pub struct Gaps {
+    /// Gaps per bucket of [`GAP_BOUNDS`], and one for all beyond.
+    pub counts: [u32; GAP_BOUNDS.len() + 1],
+    /// Their sum, in microseconds.
+    pub sum: u64,
+}
+
+impl Gaps {
+    /// Counts one gap.
+    pub fn add(&mut self, gap: Duration) {
+        let micros = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+        let bucket = GAP_BOUNDS.partition_point(|bound| *bound < micros);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+        self.sum = self.sum.saturating_add(micros);
+    }
+}

@@ -1,0 +1,49 @@
+//! The clock of the data path: monotonic, in microseconds, one word wide.
+//!
+//! State machines take `now` as an argument and never read a clock themselves, so that a test can replay
+//! any history. Only stages that touch the outside call [`Moment::now`].
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A point on the process's monotonic clock, in microseconds since its first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// Reads the clock (about 30 ns).
+    pub fn now() -> Self {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let start = START.get_or_init(Instant::now);
+        // One second ahead of zero, so that "before anything happened" can be told from "at the start".
+        Self(1_000_000 + u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// A moment at a known offset; for tests and simulations.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the clock's zero.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Time passed since `earlier`; zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Time left until `self` as seen from now; zero if it has passed.
+    pub fn remaining(self) -> Duration {
+        self.since(Self::now())
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+    }
+}

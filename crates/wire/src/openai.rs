@@ -1,0 +1,6 @@
+//! The OpenAI dialect: what clients send, what backends answer, and how errors are said.
+
+pub mod answer;
+pub mod fault;
+pub mod request;
+pub mod stream;

@@ -1,0 +1,106 @@
+//! Reading a backend's whole answer: what it consumed, and whether it is an error in disguise.
+
+use kernel::{Tokens, Usage};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What an answer turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An answer, with its usage where it gives one.
+    Good(Option<Usage>),
+    /// A 200 that is an error: the backend's own status code, if it gives one in 400..600, and its message.
+    Disguised(Option<u16>, String),
+    /// Not JSON, or not an object.
+    Nonsense,
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    prompt_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
+}
+
+/// Bound: how much of a backend's error message is repeated to the client.
+const MESSAGE_MAX: usize = 1000;
+
+/// Reads a whole answer.
+pub fn read(body: &[u8]) -> Answer {
+    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    match serde_json::from_slice::<Fields<'_>>(body) {
+        Ok(fields) if is_object => match fields.error.map(RawValue::get).filter(|raw| *raw != "null") {
+            Some(raw) => disguised(raw),
+            None => Answer::Good(fields.usage.and_then(|raw| usage(raw.get()))),
+        },
+        _ => Answer::Nonsense,
+    }
+}
+
+/// Reads a usage object; `None` for `null` or anything without a token count.
+pub(crate) fn usage(raw: &str) -> Option<Usage> {
+    let counts: Counts = serde_json::from_str(raw).ok()?;
+    counts.prompt_tokens.or(counts.completion_tokens)?;
+    let of = |details: Option<Details>, pick: fn(&Details) -> Option<u64>| Tokens(details.as_ref().and_then(pick).unwrap_or(0));
+    Some(Usage {
+        input: Tokens(counts.prompt_tokens.unwrap_or(0)),
+        cached: of(counts.prompt_tokens_details, |details| details.cached_tokens),
+        output: Tokens(counts.completion_tokens.unwrap_or(0)),
+        reasoning: of(counts.completion_tokens_details, |details| details.reasoning_tokens),
+        estimated: false,
+    })
+}
+
+/// Reads an `error` value: an object with `code` and `message`, or a bare text.
+pub(crate) fn disguised(raw: &str) -> Answer {
+    let value: serde_json::Value = serde_json::from_str(raw).unwrap_or_default();
+    let code = value.get("code").and_then(serde_json::Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    let message = value.get("message").unwrap_or(&value).as_str().unwrap_or("no reason given");
+    let message = message.chars().take(MESSAGE_MAX).collect();
+    Answer::Disguised(code.filter(|code| (400..600).contains(code)), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_by_class() {
+        let body = br#"{"id":"x","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,
+            "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}}"#;
+        let expected = Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), estimated: false };
+        assert_eq!(read(body), Answer::Good(Some(expected)));
+        assert_eq!(read(br#"{"usage":null}"#), Answer::Good(None));
+    }
+
+    #[test]
+    fn an_error_in_a_200_is_an_error() {
+        let read = |body: &str| read(body.as_bytes());
+        assert_eq!(read(r#"{"error":{"message":"no","code":400}}"#), Answer::Disguised(Some(400), "no".into()));
+        assert_eq!(read(r#"{"error":{"message":"no","code":"x"}}"#), Answer::Disguised(None, "no".into()));
+        assert_eq!(read(r#"{"error":"no"}"#), Answer::Disguised(None, "no".into()));
+        assert_eq!(read(r#"{"error":null,"choices":[]}"#), Answer::Good(None));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_nonsense() {
+        for body in ["", "<html>", "[]", "{", "null"] {
+            assert_eq!(read(body.as_bytes()), Answer::Nonsense, "{body}");
+        }
+    }
+}
