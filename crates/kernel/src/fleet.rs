@@ -35,6 +35,8 @@ pub struct Model {
 /// One version of a model, with its instances.
 #[derive(Debug)]
 pub struct Deployment {
+    /// Its place in the roster that published it.
+    pub index: usize,
     /// The model.
     pub model: ModelName,
     /// The version.

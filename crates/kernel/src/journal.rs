@@ -69,7 +69,8 @@ impl Journal {
 
 /// Upper bounds of the buckets of inter-piece gaps, in microseconds; the last bucket is open.
 pub const GAP_BOUNDS: [u64; 14] = [
-    1_000, 2_500, 5_000, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    1_000, 2_500, 5_000, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000,
 ];
 
 /// A small histogram of the gaps between the pieces of one stream.

@@ -18,6 +18,8 @@ pub mod random;
 pub mod receipt;
 pub mod reply;
 pub mod serve;
+pub mod settings;
+pub mod sight;
 pub mod slots;
 pub mod time;
 pub mod usage;

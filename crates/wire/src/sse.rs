@@ -115,7 +115,9 @@ impl<'a> Kept<'a> {
 
     fn skip(&mut self, start: usize, end: usize) {
         if start > self.from {
-            self.before.get_or_insert_default().extend_from_slice(self.buffer.get(self.from..start).unwrap_or_default());
+            self.before
+                .get_or_insert_default()
+                .extend_from_slice(self.buffer.get(self.from..start).unwrap_or_default());
         }
         self.from = end;
     }
@@ -135,7 +137,10 @@ impl<'a> Kept<'a> {
 /// The data of an event with a single `data:` line, which is all that model servers send; `None` for
 /// comments and other shapes.
 pub fn data(event: &[u8]) -> Option<&[u8]> {
-    event.split(|byte| matches!(byte, b'\n' | b'\r')).find_map(|line| line.strip_prefix(b"data:")).map(<[u8]>::trim_ascii)
+    event
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .find_map(|line| line.strip_prefix(b"data:"))
+        .map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -169,7 +174,11 @@ mod tests {
     fn every_line_ending_of_the_standard_ends_an_event() {
         check("data: a\n\ndata: b\n\n", "data: a\n\ndata: b\n\n", &["data: a\n\n", "data: b\n\n"]);
         check("data: a\r\rdata: b\r\r", "data: a\r\rdata: b\r\r", &["data: a\r\r", "data: b\r\r"]);
-        check("data: a\r\n\r\ndata: b\r\n\r\n", "data: a\r\n\r\ndata: b\r\n\r\n", &["data: a\r\n\r", "\ndata: b\r\n\r"]);
+        check(
+            "data: a\r\n\r\ndata: b\r\n\r\n",
+            "data: a\r\n\r\ndata: b\r\n\r\n",
+            &["data: a\r\n\r", "\ndata: b\r\n\r"],
+        );
         check("data: drop\r\n\r\ndata: b\r\n\r\n", "\ndata: b\r\n\r\n", &["data: drop\r\n\r", "\ndata: b\r\n\r"]);
     }
 

@@ -56,7 +56,9 @@ pub fn read(body: &[u8]) -> Answer {
 pub(crate) fn usage(raw: &str) -> Option<Usage> {
     let counts: Counts = serde_json::from_str(raw).ok()?;
     counts.prompt_tokens.or(counts.completion_tokens)?;
-    let of = |details: Option<Details>, pick: fn(&Details) -> Option<u64>| Tokens(details.as_ref().and_then(pick).unwrap_or(0));
+    let of = |details: Option<Details>, pick: fn(&Details) -> Option<u64>| {
+        Tokens(details.as_ref().and_then(pick).unwrap_or(0))
+    };
     Some(Usage {
         input: Tokens(counts.prompt_tokens.unwrap_or(0)),
         cached: of(counts.prompt_tokens_details, |details| details.cached_tokens),
@@ -83,7 +85,8 @@ mod tests {
     fn usage_is_read_by_class() {
         let body = br#"{"id":"x","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,
             "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}}"#;
-        let expected = Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), estimated: false };
+        let expected =
+            Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), estimated: false };
         assert_eq!(read(body), Answer::Good(Some(expected)));
         assert_eq!(read(br#"{"usage":null}"#), Answer::Good(None));
     }

@@ -30,7 +30,9 @@ const fn words(kind: Kind) -> (&'static str, &'static str) {
 /// The body of an error response.
 pub fn body(error: &Error) -> Bytes {
     let (kind, code) = words(error.kind);
-    json!({ "error": { "message": error.message, "type": kind, "param": error.field, "code": code } }).to_string().into()
+    json!({ "error": { "message": error.message, "type": kind, "param": error.field, "code": code } })
+        .to_string()
+        .into()
 }
 
 /// The last event of a stream that breaks off: clients raise it, instead of taking the answer for complete.
@@ -46,7 +48,10 @@ mod tests {
     #[test]
     fn an_error_names_its_field() {
         let error = Error::invalid(Some("model"), "no");
-        assert_eq!(body(&error), r#"{"error":{"message":"no","type":"invalid_request_error","param":"model","code":"invalid_request"}}"#);
+        assert_eq!(
+            body(&error),
+            r#"{"error":{"message":"no","type":"invalid_request_error","param":"model","code":"invalid_request"}}"#
+        );
     }
 
     #[test]

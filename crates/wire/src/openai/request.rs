@@ -125,7 +125,9 @@ fn fields(text: &str) -> Result<Fields<'_>> {
 }
 
 fn required(operation: Operation, fields: &Fields<'_>) -> Result<()> {
-    let raw = |value: Option<&RawValue>| value.map(RawValue::get).filter(|text| *text != "null").and_then(|text| text.bytes().next());
+    let raw = |value: Option<&RawValue>| {
+        value.map(RawValue::get).filter(|text| *text != "null").and_then(|text| text.bytes().next())
+    };
     match operation {
         Operation::Chat => match raw(fields.messages) {
             None => Err(Error::invalid(Some("messages"), "`messages` is missing: send an array of messages.")),
@@ -174,7 +176,9 @@ fn usage(text: &str, raw: Option<&RawValue>) -> Result<(bool, Option<(std::ops::
     if raw.get() == "null" {
         return Ok((false, Some((at, ASK_USAGE_ALONE))));
     }
-    let wrong = || Error::invalid(Some("stream_options"), "`stream_options` must be an object, like {\"include_usage\": true}.");
+    let wrong = || {
+        Error::invalid(Some("stream_options"), "`stream_options` must be an object, like {\"include_usage\": true}.")
+    };
     if !raw.get().starts_with('{') {
         return Err(wrong());
     }
@@ -208,7 +212,10 @@ mod tests {
 
     #[test]
     fn only_the_model_name_and_the_usage_request_are_edited() {
-        rewritten(r#"{ "x": [1, 2.50, "\u00e9"], "model" : "a" , "messages":[] }"#, r#"{ "x": [1, 2.50, "\u00e9"], "model" : "up/stream \"m\"" , "messages":[] }"#);
+        rewritten(
+            r#"{ "x": [1, 2.50, "\u00e9"], "model" : "a" , "messages":[] }"#,
+            r#"{ "x": [1, 2.50, "\u00e9"], "model" : "up/stream \"m\"" , "messages":[] }"#,
+        );
         rewritten(
             r#"{"model":"a","messages":[],"stream":true}"#,
             r#"{"stream_options":{"include_usage":true},"model":"up/stream \"m\"","messages":[],"stream":true}"#,
@@ -271,15 +278,35 @@ mod tests {
         refused("hello", None, "The request body is not valid JSON: expected value at line 1 column 1.");
         refused("", None, "The request body is not valid JSON: EOF while parsing a value at line 1 column 0.");
         refused("[1]", None, "The request body must be a JSON object, like {\"model\": …}.");
-        refused("{\"model\":\"a\",", None, "The request body is not valid JSON: EOF while parsing a value at line 1 column 13.");
-        refused(r#"{"messages":[]}"#, Some("model"), "`model` is missing: name the model to use; GET /v1/models lists them.");
-        refused(r#"{"model":"","messages":[]}"#, Some("model"), "`model` is empty: name the model to use; GET /v1/models lists them.");
+        refused(
+            "{\"model\":\"a\",",
+            None,
+            "The request body is not valid JSON: EOF while parsing a value at line 1 column 13.",
+        );
+        refused(
+            r#"{"messages":[]}"#,
+            Some("model"),
+            "`model` is missing: name the model to use; GET /v1/models lists them.",
+        );
+        refused(
+            r#"{"model":"","messages":[]}"#,
+            Some("model"),
+            "`model` is empty: name the model to use; GET /v1/models lists them.",
+        );
         refused(r#"{"model":5,"messages":[]}"#, Some("model"), "`model` must be a text.");
         refused(r#"{"model":"a"}"#, Some("messages"), "`messages` is missing: send an array of messages.");
         refused(r#"{"model":"a","messages":"x"}"#, Some("messages"), "`messages` must be an array of messages.");
         refused(r#"{"model":"a","messages":[],"stream":"yes"}"#, Some("stream"), "`stream` must be true or false.");
-        refused(r#"{"model":"a","messages":[],"stream":true,"stream_options":1}"#, Some("stream_options"), "`stream_options` must be an object, like {\"include_usage\": true}.");
-        refused(r#"{"model":"a","model":"b","messages":[]}"#, None, "The request body is ambiguous: duplicate field `model` at line 1 column 20.");
+        refused(
+            r#"{"model":"a","messages":[],"stream":true,"stream_options":1}"#,
+            Some("stream_options"),
+            "`stream_options` must be an object, like {\"include_usage\": true}.",
+        );
+        refused(
+            r#"{"model":"a","model":"b","messages":[]}"#,
+            None,
+            "The request body is ambiguous: duplicate field `model` at line 1 column 20.",
+        );
     }
 
     #[test]

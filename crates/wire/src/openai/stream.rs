@@ -145,9 +145,15 @@ mod tests {
         let (kept, watch) = run(false, STREAM, &[]);
         assert_eq!(kept, STREAM);
         let (stripped, _) = run(true, STREAM, &[]);
-        assert_eq!(stripped, STREAM.replace("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n", ""));
+        assert_eq!(
+            stripped,
+            STREAM.replace("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n", "")
+        );
         let usage = watch.seen().usage.unwrap();
-        assert_eq!((usage.input, usage.output, watch.seen().done, watch.seen().pieces), (Tokens(3), Tokens(2), true, 3));
+        assert_eq!(
+            (usage.input, usage.output, watch.seen().done, watch.seen().pieces),
+            (Tokens(3), Tokens(2), true, 3)
+        );
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! Finding out what answers at a URL, for `--backend`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::endpoint::Endpoint;
+use crate::health::active::get;
+use crate::settings::ModelSettings;
+
+/// Bound: one question to the backend.
+const WITHIN: Duration = Duration::from_secs(3);
+
+/// A kind of server, told by a path only it answers.
+struct Mark {
+    kind: &'static str,
+    path: &'static str,
+    /// What the answer must contain.
+    says: &'static [u8],
+    /// Where it tells its health.
+    health: &'static str,
+}
+
+/// In this order: the first that fits wins. All of them speak OpenAI on `/v1`.
+const MARKS: &[Mark] = &[
+    Mark { kind: "llama.cpp", path: "/props", says: b"default_generation_settings", health: "/health" },
+    Mark { kind: "SGLang", path: "/get_server_info", says: b"tp_size", health: "/health" },
+    Mark { kind: "SGLang", path: "/get_model_info", says: b"model_path", health: "/health" },
+    Mark { kind: "Ollama", path: "/api/version", says: b"version", health: "/api/version" },
+    Mark { kind: "vLLM", path: "/version", says: b"version", health: "/health" },
+];
+
+#[derive(Deserialize)]
+struct ModelList {
+    data: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+}
+
+/// What was found at a URL.
+#[derive(Debug)]
+pub struct Detected {
+    /// The server's kind, as a person would say it.
+    pub kind: &'static str,
+    /// One model per name it serves.
+    pub models: Vec<ModelSettings>,
+}
+
+/// Asks the server at `url` what it is and which models it has.
+///
+/// # Errors
+/// A sentence for the operator: not a URL, nobody there, or nothing Sluice can speak with.
+pub async fn detect(url: &str) -> Result<Detected, String> {
+    let endpoint = Endpoint::parse(url)?;
+    let root =
+        Endpoint { prefix: endpoint.prefix.strip_suffix("/v1").unwrap_or(&endpoint.prefix).into(), ..endpoint.clone() };
+    let list = format!("{}/models", endpoint.openai_base().strip_prefix(&*root.prefix).unwrap_or("/v1"));
+    let Some((status, body)) = get(&root, &list, WITHIN).await else {
+        return Err(format!("nothing answers at {url}: is the model server running?"));
+    };
+    let models: ModelList = serde_json::from_slice(&body)
+        .map_err(|_| format!("{url} answered {list} with status {status} and no model list: Sluice needs an OpenAI-compatible server there"))?;
+    if models.data.is_empty() {
+        return Err(format!("{url} serves no model yet: load one and try again"));
+    }
+    let mark = mark(&root).await;
+    let models = models.data.into_iter().map(|model| {
+        let mut settings = ModelSettings::short(model.id, Some(url.to_owned()), "openai");
+        settings.health.path = mark.map(|mark| mark.health.to_owned());
+        settings
+    });
+    Ok(Detected { kind: mark.map_or("OpenAI-compatible", |mark| mark.kind), models: models.collect() })
+}
+
+async fn mark(root: &Endpoint) -> Option<&'static Mark> {
+    for mark in MARKS {
+        if let Some((200, body)) = get(root, mark.path, WITHIN).await
+            && body.windows(mark.says.len()).any(|window| window == mark.says)
+        {
+            return Some(mark);
+        }
+    }
+    None
+}

@@ -1,0 +1,89 @@
+//! One instance as this config sees it, over the vitals that outlive configs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::fleet::Deployment;
+use kernel::{Moment, Slots};
+
+use crate::endpoint::Endpoint;
+use crate::health::{Health, Standing};
+use crate::pool::{Limits, Pool};
+use crate::provider::Provider;
+use crate::settings::HealthSettings;
+use crate::timing::PeakEwma;
+
+/// What is known of an instance whatever the config says: who uses it, how it fares, who is connected.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    pub(crate) slots: Slots,
+    pub(crate) health: Health,
+    pub(crate) timing: PeakEwma,
+    /// `None` for the simulator, which is no process.
+    pub(crate) pool: Option<Arc<Pool>>,
+}
+
+/// One instance under one config.
+pub(crate) struct Instance {
+    pub(crate) name: Arc<str>,
+    pub(crate) deployment: Arc<Deployment>,
+    /// The name the backend knows the model by, where it differs.
+    pub(crate) upstream_model: Option<String>,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Stable over reloads and restarts.
+    pub(crate) identity: u64,
+    pub(crate) weight: u32,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) rules: HealthSettings,
+    /// Whether its deployment has no other instance.
+    pub(crate) alone: bool,
+    pub(crate) force_usage: bool,
+    pub(crate) limits: Limits,
+    pub(crate) warm: u32,
+    pub(crate) provider: Box<dyn Provider>,
+    pub(crate) vitals: Arc<Vitals>,
+}
+
+/// How long each phase of a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) idle: Duration,
+}
+
+impl Vitals {
+    pub(crate) fn new(limit: Option<u32>, endpoint: Option<&Endpoint>) -> Self {
+        Self {
+            slots: Slots::new(limit),
+            health: Health::new(),
+            timing: PeakEwma::new(),
+            pool: endpoint.map(|endpoint| Arc::new(Pool::new(endpoint.clone()))),
+        }
+    }
+}
+
+impl Instance {
+    pub(crate) fn standing(&self, now: Moment) -> Standing {
+        self.vitals.health.standing(&self.rules, self.alone, now)
+    }
+
+    /// A call to it came to a good start.
+    pub(crate) fn succeeded(&self, took: Duration) {
+        let now = Moment::now();
+        self.vitals.health.succeeded(&self.rules, now);
+        self.vitals.timing.observe(took, now);
+    }
+
+    /// A call to it failed by its own fault.
+    pub(crate) fn failed(&self, cause: &str, rest: Option<Duration>) {
+        let now = Moment::now();
+        let before = self.standing(now);
+        self.vitals.health.failed(&self.rules, rest, now);
+        self.vitals.timing.observe(crate::timing::FAILURE, now);
+        let after = self.standing(now);
+        if before == Standing::Usable && after != Standing::Usable {
+            tracing::warn!(model = %self.deployment.label, instance = %self.name, cause, standing = after.as_str(), "instance is passed over");
+        }
+    }
+}

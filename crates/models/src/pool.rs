@@ -1,0 +1,164 @@
+//! Idle connections to one backend, kept per data-plane thread.
+//!
+//! A connection lives on the thread that opened it, so each thread has its own shelf; the lock on a shelf is
+//! for the metrics reader and the rare foreign thread, not for contention. Newest first: what was used last
+//! is least likely to have been closed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kernel::{Moment, core};
+
+use crate::connection::{Answered, Connection, Failure, Outbound};
+use crate::endpoint::Endpoint;
+use crate::settings::PoolSettings;
+
+/// Bound: threads beyond this share shelves.
+const SHELVES: usize = 64;
+
+/// The connections to one backend.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoint: Endpoint,
+    shelves: Vec<Mutex<Vec<Connection>>>,
+    opened: AtomicU64,
+    reused: AtomicU64,
+}
+
+/// A connection taken for one exchange. Dropped before the answer's end it closes the connection.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    connection: Option<Connection>,
+    limits: Limits,
+}
+
+/// How many idle connections are kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    idle_max: usize,
+    idle_timeout: Duration,
+}
+
+/// Figures for the metrics.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Census {
+    pub(crate) idle: usize,
+    pub(crate) opened: u64,
+    pub(crate) reused: u64,
+}
+
+impl From<&PoolSettings> for Limits {
+    fn from(settings: &PoolSettings) -> Self {
+        Self { idle_max: settings.idle_max as usize, idle_timeout: settings.idle_timeout_ms.duration() }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        let shelves = std::thread::available_parallelism().map_or(1, usize::from).min(SHELVES);
+        let shelves = (0..shelves).map(|_| Mutex::default()).collect();
+        Self { endpoint, shelves, opened: AtomicU64::new(0), reused: AtomicU64::new(0) }
+    }
+
+    /// Sends a request over an idle connection, or a new one, and waits for the head of the answer.
+    ///
+    /// An idle connection may have been closed by the backend just as we wrote to it. That costs the client
+    /// nothing: the request goes out once more on a new connection. `request` is therefore a maker.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        limits: Limits,
+        connect_within: Duration,
+        request: impl Fn() -> http::Request<Outbound>,
+    ) -> Result<(Answered, Lease), Failure> {
+        while let Some(mut connection) = self.take(limits) {
+            if !connection.usable().await {
+                continue;
+            }
+            self.reused.fetch_add(1, Ordering::Relaxed);
+            match connection.send(request()).await {
+                Ok(answered) => return Ok((answered, self.lease(connection, limits))),
+                Err(Failure::Broken(fault)) if stale(&fault) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut connection = Connection::open(&self.endpoint, connect_within).await?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let answered = connection.send(request()).await?;
+        Ok((answered, self.lease(connection, limits)))
+    }
+
+    /// Opens connections ahead, on the running thread.
+    pub(crate) async fn warm(self: &Arc<Self>, limits: Limits, count: u32, connect_within: Duration) {
+        for _ in 0..count {
+            let Ok(connection) = Connection::open(&self.endpoint, connect_within).await else { return };
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            self.put(connection, limits);
+        }
+    }
+
+    /// Lets go of connections that have been idle for too long or are closed.
+    pub(crate) fn sweep(&self, limits: Limits, now: Moment) {
+        for shelf in &self.shelves {
+            let keep = |connection: &Connection| {
+                !connection.is_closed() && now.since(connection.idle_since) < limits.idle_timeout
+            };
+            shelf.lock().unwrap_or_else(PoisonError::into_inner).retain(keep);
+        }
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        let count = |shelf: &Mutex<Vec<Connection>>| shelf.lock().unwrap_or_else(PoisonError::into_inner).len();
+        Census {
+            idle: self.shelves.iter().map(count).sum(),
+            opened: self.opened.load(Ordering::Relaxed),
+            reused: self.reused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn lease(self: &Arc<Self>, connection: Connection, limits: Limits) -> Lease {
+        Lease { pool: Arc::clone(self), connection: Some(connection), limits }
+    }
+
+    fn shelf(&self) -> Option<&Mutex<Vec<Connection>>> {
+        self.shelves.get(core::current() % self.shelves.len().max(1))
+    }
+
+    fn take(&self, limits: Limits) -> Option<Connection> {
+        let mut shelf = self.shelf()?.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(connection) = shelf.pop() {
+            if !connection.is_closed() && Moment::now().since(connection.idle_since) < limits.idle_timeout {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put(&self, mut connection: Connection, limits: Limits) {
+        connection.idle_since = Moment::now();
+        let Some(shelf) = self.shelf() else { return };
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.len() < limits.idle_max {
+            shelf.push(connection);
+        }
+    }
+}
+
+impl Lease {
+    /// The answer has been read to its end: the connection may serve again.
+    pub(crate) fn give_back(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put(connection, self.limits);
+        }
+    }
+}
+
+/// Whether a failure on a used connection means that the backend had closed it, and not that it died over our
+/// request: the connection ended without a byte of an answer.
+fn stale(fault: &hyper::Error) -> bool {
+    fault.is_canceled()
+        || fault.is_closed()
+        || fault.is_incomplete_message()
+        || fault.is_body_write_aborted()
+        || std::error::Error::source(fault).and_then(|source| source.downcast_ref::<std::io::Error>()).is_some()
+}

@@ -1,0 +1,94 @@
+//! `openai`: any backend that speaks the OpenAI dialect over HTTP/1.1: vLLM, SGLang, llama.cpp, Ollama, clouds.
+
+mod exchange;
+mod stream;
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use kernel::{Call, Ctx, Kind, Operation, Placed, Serving};
+
+use super::{Provider, Row};
+use crate::connection::Outbound;
+use crate::endpoint::Endpoint;
+use crate::instance::Instance;
+use crate::settings::{InstanceSettings, ModelSettings};
+
+pub(super) const KIND: Kind<Row> = Kind {
+    name: "openai",
+    about: "Any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, OpenAI, DeepSeek, …",
+    build: Row {
+        needs_endpoint: true,
+        make: |model, instance| Box::new(OpenAi::new(model, instance, Backend::Server)),
+    },
+};
+
+/// What is the same for every request to one instance.
+pub(super) struct OpenAi {
+    base: String,
+    headers: HeaderMap,
+    /// Where answers come from.
+    backend: Backend,
+}
+
+/// What answers: a server at the other end of a connection, or the simulator in this process.
+pub(super) enum Backend {
+    Server,
+    Simulator(sim::Sim),
+}
+
+impl OpenAi {
+    pub(super) fn new(model: &ModelSettings, instance: &InstanceSettings, backend: Backend) -> Self {
+        let endpoint = instance.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
+        let mut headers = HeaderMap::new();
+        let authority = endpoint.as_ref().and_then(|endpoint| HeaderValue::from_str(&endpoint.authority).ok());
+        headers.extend(authority.map(|value| (HOST, value)));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION"))));
+        if let Some(key) = instance.api_key.as_ref().or(model.api_key.as_ref())
+            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        for (name, value) in &model.headers {
+            if let (Ok(name), Ok(mut value)) =
+                (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value.expose()))
+            {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        Self { base: endpoint.map_or_else(|| "/v1".into(), |endpoint| endpoint.openai_base()), headers, backend }
+    }
+
+    /// The request for a call, as bytes to be sent; made anew for each try.
+    fn request(&self, call: &Call, instance: &Instance) -> http::Request<Outbound> {
+        let path = match call.operation {
+            Operation::Chat => "/chat/completions",
+            Operation::Completion => "/completions",
+            Operation::Embedding => "/embeddings",
+        };
+        let body =
+            wire::openai::request::write(&call.payload, instance.upstream_model.as_deref(), instance.force_usage);
+        let mut request = http::Request::new(Outbound::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = format!("{}{path}", self.base).parse().unwrap_or_default();
+        *request.headers_mut() = self.headers.clone();
+        let accept = if call.stream { "text/event-stream" } else { "application/json" };
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
+        for (name, value) in call.forward.iter() {
+            if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
+                request.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        request
+    }
+}
+
+impl Provider for OpenAi {
+    fn serve<'a>(&'a self, ctx: &'a Ctx, placed: Placed, instance: &'a Arc<Instance>) -> Serving<'a> {
+        Box::pin(exchange::run(self, ctx, placed, instance))
+    }
+}

@@ -1,0 +1,250 @@
+//! One request and the beginning of its answer: everything that may still be tried elsewhere.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use kernel::error::{Answer as Told, Kind};
+use kernel::{Body, Ctx, Error, Head, Moment, Note, Placed, Reply, Result};
+use wire::openai::answer::{self, Answer};
+
+use super::stream::Stream;
+use super::{Backend, OpenAi};
+use crate::connection::{Answered, Failure, Inbound, Outbound};
+use crate::instance::Instance;
+use crate::pool::Lease;
+
+/// Bound: the largest whole answer. 2,048 embeddings of 3,072 dimensions as text stay below it.
+const ANSWER_MAX: usize = 128 << 20;
+/// Bound: how much of an error's body is read.
+const ERROR_MAX: usize = 256 << 10;
+/// How long a stream whose head has come may stay silent before it is handed on without a first event, so
+/// that the client can be kept company. From then on an error can only be an event.
+const COMMIT_AFTER: Duration = Duration::from_secs(15);
+/// Answer headers passed on, beside `content-type`; and all that begin with `openai-`.
+const PASSED_ON: [&str; 4] = ["retry-after", "retry-after-ms", "x-should-retry", "content-language"];
+
+/// Sends a placed call and answers once its outcome no longer hangs on this instance alone.
+pub(super) async fn run(provider: &OpenAi, ctx: &Ctx, placed: Placed, instance: &Arc<Instance>) -> Result<Reply> {
+    let sent = Moment::now();
+    let first_byte = instance.timeouts.first_byte.map(|span| sent + span);
+    let limit = first_byte.map_or(placed.attempt.deadline, |at| at.min(placed.attempt.deadline));
+    let (answered, lease) = match tokio::time::timeout(limit.remaining(), head(provider, &placed, instance)).await {
+        Ok(result) => result.map_err(|failure| unreachable(&failure, instance))?,
+        Err(_) => return Err(too_slow(instance, sent, "first_byte_timeout")),
+    };
+    ctx.note(Note::Headed(Moment::now()));
+    if !(200..300).contains(&answered.status) {
+        return Err(refusal(answered, lease, instance, limit).await);
+    }
+    let head = Head { status: answered.status, content_type: content_type(&answered), fields: passed_on(&answered) };
+    if placed.attempt.call.stream && head.content_type.starts_with(b"text/event-stream") {
+        stream(ctx, placed, instance, (answered, lease), head, (sent, limit)).await
+    } else {
+        whole(ctx, instance, (answered, lease), head, (sent, limit)).await.map(|reply| reply.holding(placed.permit))
+    }
+}
+
+async fn head(provider: &OpenAi, placed: &Placed, instance: &Instance) -> Result<(Answered, Option<Lease>), Failure> {
+    let request = || provider.request(&placed.attempt.call, instance);
+    if let Backend::Simulator(sim) = &provider.backend {
+        return Ok((simulated(sim, request()).await, None));
+    }
+    let pool =
+        instance.vitals.pool.as_ref().ok_or_else(|| Failure::Connect(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    let (answered, lease) = pool.send(instance.limits, instance.timeouts.connect, request).await?;
+    Ok((answered, Some(lease)))
+}
+
+async fn simulated(sim: &sim::Sim, request: http::Request<Outbound>) -> Answered {
+    let (head, body) = request.into_parts();
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let plan = sim.plan(&head.method, head.uri.path(), header, &body.joined());
+    let (head, playback) = plan.start().await;
+    Answered { status: head.status.as_u16(), headers: head.headers, body: Inbound::simulated(playback) }
+}
+
+/// Waits for the first event; what is an error up to there is none of the client's business yet.
+async fn stream(
+    ctx: &Ctx,
+    placed: Placed,
+    instance: &Arc<Instance>,
+    (answered, lease): (Answered, Option<Lease>),
+    head: Head,
+    (sent, limit): (Moment, Moment),
+) -> Result<Reply> {
+    let mut stream = Stream::new(ctx, placed, Arc::clone(instance), answered.body, lease);
+    let commit = Moment::now() + COMMIT_AFTER;
+    match tokio::time::timeout(limit.min(commit).remaining(), stream.first()).await {
+        Ok(Ok(())) => {
+            let now = Moment::now();
+            ctx.note(Note::FirstByte(now));
+            instance.succeeded(now.since(sent));
+        }
+        Ok(Err(error)) => return Err(stream.refuse(error)),
+        Err(_) if limit <= commit => return Err(stream.refuse(too_slow(instance, sent, "first_byte_timeout"))),
+        Err(_) => stream.expect_first_by(limit),
+    }
+    Ok(Reply::new(head, Body::Stream(Box::new(stream))))
+}
+
+/// Reads an answer to its end: only a whole one is shown to the client.
+async fn whole(
+    ctx: &Ctx,
+    instance: &Instance,
+    (mut answered, lease): (Answered, Option<Lease>),
+    head: Head,
+    (sent, limit): (Moment, Moment),
+) -> Result<Reply> {
+    let body = match tokio::time::timeout(limit.remaining(), collect(&mut answered, ANSWER_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(cause)) => return Err(broken(instance, cause)),
+        Err(_) => return Err(too_slow(instance, sent, "answer_timeout")),
+    };
+    lease.map(Lease::give_back);
+    let now = Moment::now();
+    match answer::read(&body) {
+        Answer::Good(usage) => {
+            ctx.note(Note::FirstByte(now));
+            if let Some(usage) = usage {
+                ctx.note(Note::Used(usage));
+            }
+            instance.succeeded(now.since(sent));
+            Ok(Reply::new(head, Body::Whole(body)))
+        }
+        Answer::Disguised(status, message) => Err(disguised(instance, status, &message)),
+        Answer::Nonsense => Err(broken(instance, "not_json")),
+    }
+}
+
+async fn collect(answered: &mut Answered, limit: usize) -> Result<Bytes, &'static str> {
+    let Some(first) = answered.body.next().await else { return Ok(Bytes::new()) };
+    let first = first.map_err(|_| "broken_answer")?;
+    if answered.body.ended() {
+        return Ok(first);
+    }
+    let mut body = BytesMut::from(first);
+    while let Some(piece) = answered.body.next().await {
+        body.extend_from_slice(&piece.map_err(|_| "broken_answer")?);
+        if body.len() > limit {
+            return Err("answer_too_large");
+        }
+    }
+    Ok(body.freeze())
+}
+
+/// Turns an answer that is no success into an error, and tells the instance's health what it means.
+async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instance, limit: Moment) -> Error {
+    let status = answered.status;
+    let (rest, content_type) = (retry_after(&answered.headers), content_type(&answered));
+    let body = tokio::time::timeout(limit.remaining(), collect(&mut answered, ERROR_MAX)).await;
+    let body = body.ok().and_then(Result::ok);
+    if body.is_some() {
+        lease.map(Lease::give_back);
+    }
+    let cause = format!("status_{status}");
+    let told = body.filter(|body| matches!(answer::read(body), Answer::Disguised(..))).map(|body| Told {
+        status,
+        content_type,
+        body,
+    });
+    let mut error = match status {
+        401 | 403 => {
+            tracing::error!(model = %instance.deployment.label, instance = %instance.name, status, "the backend refuses our credentials: check api_key");
+            let message = "The backend refused Sluice's own credentials. The operator must mend the model's `api_key`.";
+            return Error::upstream(Kind::BadUpstream, cause, message);
+        }
+        408 | 429 | 500.. => {
+            instance.failed(&cause, rest);
+            let kind = match status {
+                429 => Kind::Limited,
+                503 => Kind::Unavailable,
+                408 | 504 => Kind::UpstreamTimeout,
+                _ => Kind::BadUpstream,
+            };
+            Error::upstream(kind, cause, format!("The backend answered with status {status}."))
+        }
+        _ => {
+            // The client's making: the instance did its work, and another would say the same.
+            instance.vitals.health.succeeded(&instance.rules, Moment::now());
+            let kind = if (400..500).contains(&status) { Kind::Invalid } else { Kind::BadUpstream };
+            Error::upstream(kind, cause, format!("The backend answered with status {status}.")).final_()
+        }
+    };
+    error.retry_after = rest;
+    error.upstream = told.map(Box::new);
+    error
+}
+
+fn unreachable(failure: &Failure, instance: &Instance) -> Error {
+    instance.failed(failure.cause(), None);
+    tracing::debug!(model = %instance.deployment.label, instance = %instance.name, %failure, "attempt failed");
+    let message = match failure {
+        Failure::Connect(_) | Failure::ConnectTimeout => "The backend cannot be reached.",
+        Failure::Broken(_) => "The backend closed the connection before it answered.",
+    };
+    Error::upstream(Kind::BadUpstream, failure.cause(), message)
+}
+
+fn too_slow(instance: &Instance, since: Moment, cause: &'static str) -> Error {
+    instance.failed(cause, None);
+    let waited = Moment::now().since(since).as_millis();
+    Error::upstream(Kind::UpstreamTimeout, cause, format!("The backend did not answer within {waited} ms."))
+}
+
+pub(super) fn broken(instance: &Instance, cause: &'static str) -> Error {
+    instance.failed(cause, None);
+    Error::upstream(
+        Kind::BadUpstream,
+        cause,
+        match cause {
+            "not_json" => "The backend answered with something that is not JSON.",
+            "answer_too_large" => "The backend's answer is larger than 128 MiB.",
+            _ => "The backend broke off its answer.",
+        },
+    )
+}
+
+/// An error that came as a 200. Its status decides whose fault it is; without one it is the backend's.
+pub(super) fn disguised(instance: &Instance, status: Option<u16>, message: &str) -> Error {
+    let said = format!("The backend answered with an error: {message}");
+    match status {
+        Some(400..=407 | 409..=428) => {
+            instance.vitals.health.succeeded(&instance.rules, Moment::now());
+            Error::upstream(Kind::Invalid, "error_in_200", said).final_()
+        }
+        _ => {
+            instance.failed("error_in_200", None);
+            Error::upstream(Kind::BadUpstream, "error_in_200", said)
+        }
+    }
+}
+
+fn content_type(answered: &Answered) -> Bytes {
+    answered.headers.get(http::header::CONTENT_TYPE).map_or_else(Bytes::new, |value| match value.as_bytes() {
+        b"application/json" => Bytes::from_static(b"application/json"),
+        b"text/event-stream" => Bytes::from_static(b"text/event-stream"),
+        other => Bytes::copy_from_slice(other),
+    })
+}
+
+fn passed_on(answered: &Answered) -> Vec<(Bytes, Bytes)> {
+    let listed = |name: &str| name.starts_with("openai-") || PASSED_ON.contains(&name);
+    let fields = answered.headers.iter().filter(|(name, _)| listed(name.as_str()));
+    fields
+        .map(|(name, value)| {
+            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+        })
+        .collect()
+}
+
+/// `Retry-After` in either of its forms (RFC 9110 §10.2.3), or `retry-after-ms`.
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse().ok()) {
+        return Some(Duration::from_millis(millis));
+    }
+    let text = text("retry-after")?;
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    seconds.or_else(|| httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok())
+}

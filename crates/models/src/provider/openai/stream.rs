@@ -1,0 +1,211 @@
+//! A streamed answer on its way through.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kernel::error::Kind;
+use kernel::journal::Gaps;
+use kernel::{Ctx, Delta, Deltas, Error, Moment, Note, Permit, Placed, Result};
+use tokio::time::Sleep;
+use wire::openai::stream::Watch;
+
+use super::exchange;
+use crate::connection::Inbound;
+use crate::instance::Instance;
+use crate::pool::Lease;
+
+/// A stream from a backend: watched, timed, holding its slot and its connection until it ends.
+pub(super) struct Stream {
+    ctx: Ctx,
+    instance: Arc<Instance>,
+    body: Inbound,
+    watch: Watch,
+    /// Read ahead while the first event was awaited.
+    ahead: Bytes,
+    state: State,
+    last: Moment,
+    deadline: Moment,
+    idle: Duration,
+    /// Set while not even the first event has come.
+    first_by: Option<Moment>,
+    /// One timer for every time-out, set again only when it fires: none is touched per piece.
+    timer: Pin<Box<Sleep>>,
+    gaps: Box<Gaps>,
+    lease: Option<Lease>,
+    permit: Option<Permit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Flowing,
+    /// The backend is done; something may still be handed on.
+    Drained,
+    Over,
+}
+
+impl Stream {
+    pub(super) fn new(ctx: &Ctx, placed: Placed, instance: Arc<Instance>, body: Inbound, lease: Option<Lease>) -> Self {
+        let now = Moment::now();
+        let (deadline, idle) = (placed.attempt.deadline, instance.timeouts.idle);
+        let strip = instance.force_usage && !placed.attempt.call.wants_usage;
+        Self {
+            ctx: ctx.clone(),
+            body,
+            watch: Watch::new(strip),
+            ahead: Bytes::new(),
+            state: State::Flowing,
+            last: now,
+            deadline,
+            idle,
+            first_by: None,
+            timer: Box::pin(tokio::time::sleep(deadline.since(now).min(idle))),
+            gaps: Box::default(),
+            lease,
+            permit: Some(placed.permit),
+            instance,
+        }
+    }
+
+    /// Waits for the first event and keeps it. An error event in its place is an error.
+    pub(super) async fn first(&mut self) -> Result<()> {
+        while self.ahead.is_empty() {
+            match self.body.next().await {
+                Some(Ok(read)) => {
+                    self.last = Moment::now();
+                    self.ahead = self.watch.feed(read);
+                }
+                Some(Err(_)) => return Err(exchange::broken(&self.instance, "broken_stream")),
+                None => {
+                    self.state = State::Drained;
+                    self.ahead = self.watch.finish();
+                    if self.ahead.is_empty() && !self.watch.seen().done {
+                        return Err(exchange::broken(&self.instance, "empty_stream"));
+                    }
+                    break;
+                }
+            }
+            if let (Some((status, message)), 0) = (&self.watch.seen().error, self.watch.seen().pieces) {
+                return Err(exchange::disguised(&self.instance, *status, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream is given up before anything of it was shown: leaves no trace in the journal.
+    pub(super) fn refuse(mut self, error: Error) -> Error {
+        self.state = State::Over;
+        error
+    }
+
+    /// Not even a first event has come, but the stream is handed on.
+    pub(super) fn expect_first_by(&mut self, limit: Moment) {
+        self.first_by = Some(limit);
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
+        loop {
+            if !self.ahead.is_empty() {
+                return Poll::Ready(Some(Ok(Delta(std::mem::take(&mut self.ahead)))));
+            }
+            if self.state != State::Flowing {
+                return Poll::Ready(self.end());
+            }
+            match self.body.poll_next(cx) {
+                Poll::Pending => return self.overdue(cx).map(|error| Some(Err(error))),
+                Poll::Ready(Some(Ok(read))) => self.take(read),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.break_off("broken_stream")))),
+                Poll::Ready(None) => {
+                    self.ahead = self.watch.finish();
+                    self.state = State::Drained;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, read: Bytes) {
+        let now = Moment::now();
+        if self.first_by.take().is_some() {
+            self.ctx.note(Note::FirstByte(now));
+            self.instance.succeeded(now.since(self.last));
+        } else {
+            self.gaps.add(now.since(self.last));
+        }
+        self.last = now;
+        self.ahead = self.watch.feed(read);
+    }
+
+    /// The backend has closed the body. A stream whose end is not framed and that showed no end mark was cut.
+    fn end(&mut self) -> Option<Result<Delta>> {
+        if self.state == State::Over {
+            return None;
+        }
+        if !self.watch.seen().done && !self.body.framed() {
+            return Some(Err(self.break_off("cut_stream")));
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.close();
+        None
+    }
+
+    fn break_off(&mut self, cause: &'static str) -> Error {
+        let error = exchange::broken(&self.instance, cause);
+        self.close();
+        error
+    }
+
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Moment::now();
+            let silent = self.first_by.unwrap_or(self.last + self.idle);
+            let due = silent.min(self.deadline);
+            if now >= due {
+                let cause = if due == self.deadline { "call_timeout" } else { "idle_timeout" };
+                self.instance.failed(cause, None);
+                self.close();
+                let message = if cause == "call_timeout" {
+                    "The answer took longer than the model's whole-call limit."
+                } else {
+                    "The backend fell silent in the middle of its answer."
+                };
+                return Poll::Ready(Error::upstream(Kind::UpstreamTimeout, cause, message));
+            }
+            self.timer.as_mut().reset(tokio::time::Instant::now() + due.since(now));
+        }
+        Poll::Pending
+    }
+
+    /// Frees the slot, closes the connection if it is still ours, and writes down what was consumed. Once.
+    fn close(&mut self) {
+        if self.state == State::Over {
+            return;
+        }
+        self.state = State::Over;
+        self.lease = None;
+        self.permit = None;
+        if let Some(usage) = self.watch.seen().usage_or_estimate() {
+            self.ctx.note(Note::Used(usage));
+        }
+        self.ctx.note(Note::Spaced(std::mem::take(&mut self.gaps)));
+        if let Some((_, message)) = &self.watch.seen().error {
+            self.ctx.note(Note::Failed(format!("error_event: {message}").into()));
+        }
+    }
+}
+
+impl Deltas for Stream {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
+        self.read(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

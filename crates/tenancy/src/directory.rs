@@ -1,0 +1,153 @@
+//! Who a key belongs to.
+
+use std::collections::{HashMap, HashSet};
+
+use kernel::settings::{Findings, Secret};
+use kernel::{Caller, KeyId, TenantId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use crate::Pepper;
+use crate::key::{self, KEY_MAX, KEY_MIN};
+
+/// One tenant.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantSettings {
+    /// Its name in logs, metrics and bills.
+    pub id: String,
+    /// Its keys.
+    #[serde(default)]
+    pub keys: Vec<KeySettings>,
+}
+
+/// One API key: its hash as printed by `sluice key create`, or the key itself from the environment.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// What it is for.
+    pub name: String,
+    /// The hash printed by `sluice key create`.
+    #[serde(default)]
+    pub hash: Option<String>,
+    /// The key itself, at least 16 characters; write it as `${VARIABLE}`.
+    #[serde(default)]
+    pub key: Option<Secret>,
+}
+
+/// Finds the caller behind a key. Holds hashes only.
+#[derive(Debug, Default)]
+pub struct Directory {
+    pepper: Option<Pepper>,
+    /// By the first eight bytes of the hash; compared in full, in constant time.
+    entries: HashMap<u64, Vec<([u8; 32], Caller)>>,
+}
+
+impl TenantSettings {
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, seen: &mut HashSet<String>, findings: &mut Findings) {
+        findings.require(!self.id.trim().is_empty(), format!("{path}.id"), "must not be empty");
+        findings.require(seen.insert(self.id.clone()), format!("{path}.id"), format!("`{}` is listed twice", self.id));
+        for (i, key) in self.keys.iter().enumerate() {
+            let path = format!("{path}.keys[{i}]");
+            match (&key.hash, &key.key) {
+                (Some(_), Some(_)) => findings.add(format!("{path}.hash"), "give either `hash` or `key`, not both"),
+                (None, None) => findings.add(
+                    path,
+                    format!("needs a `hash` (run: sluice key create --tenant {}) or a `key: ${{VARIABLE}}`", self.id),
+                ),
+                (Some(hash), None) => findings.require(
+                    key::parse_hash(hash).is_some(),
+                    format!("{path}.hash"),
+                    format!("is no key hash: take the one that `sluice key create --tenant {}` prints", self.id),
+                ),
+                (None, Some(secret)) => {
+                    let fits = (KEY_MIN..=KEY_MAX).contains(&secret.expose().len());
+                    findings.require(
+                        fits,
+                        format!("{path}.key"),
+                        format!("must be {KEY_MIN} to {KEY_MAX} characters long"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Directory {
+    /// The directory of validated tenants.
+    pub fn new(tenants: &[TenantSettings], pepper: Pepper) -> Self {
+        let mut directory = Self { pepper: None, entries: HashMap::new() };
+        for tenant in tenants {
+            for settings in &tenant.keys {
+                if let Some((id, hash)) = directory_entry(settings, &pepper) {
+                    let caller = Caller { tenant: TenantId::new(tenant.id.as_str()), key: Some(id) };
+                    directory.entries.entry(prefix(&hash)).or_default().push((hash, caller));
+                }
+            }
+        }
+        directory.pepper = Some(pepper);
+        directory
+    }
+
+    /// Whether any key is known at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The caller a key belongs to.
+    pub fn find(&self, key: &str) -> Option<&Caller> {
+        if key.len() > KEY_MAX {
+            return None;
+        }
+        let hash = self.pepper.as_ref()?.hash(key);
+        let entries = self.entries.get(&prefix(&hash))?;
+        entries.iter().find(|(known, _)| bool::from(known.ct_eq(&hash))).map(|(_, caller)| caller)
+    }
+}
+
+fn directory_entry(settings: &KeySettings, pepper: &Pepper) -> Option<(KeyId, [u8; 32])> {
+    match (&settings.hash, &settings.key) {
+        (Some(hash), _) => key::parse_hash(hash),
+        (None, Some(secret)) => {
+            let hash = pepper.hash(secret.expose());
+            Some((key::public_id(secret.expose(), &hash), hash))
+        }
+        (None, None) => None,
+    }
+}
+
+fn prefix(hash: &[u8; 32]) -> u64 {
+    hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewKey;
+
+    #[test]
+    fn a_key_is_found_by_its_hash_or_by_itself_and_nothing_else_is() {
+        let pepper = Pepper::from_text("p");
+        let made = NewKey::generate(&pepper).unwrap();
+        let key = |hash: Option<&str>, key: Option<&str>| KeySettings {
+            name: "k".into(),
+            hash: hash.map(str::to_owned),
+            key: key.map(Secret::new),
+        };
+        let tenants = [
+            TenantSettings { id: "acme".into(), keys: vec![key(Some(&made.hash), None)] },
+            TenantSettings { id: "lab".into(), keys: vec![key(None, Some("a-key-from-somewhere-else"))] },
+        ];
+        let directory = Directory::new(&tenants, pepper);
+        let acme = directory.find(made.key.expose()).unwrap();
+        assert_eq!((acme.tenant.as_str(), acme.key.as_ref()), ("acme", Some(&made.id)));
+        assert_eq!(directory.find("a-key-from-somewhere-else").unwrap().tenant.as_str(), "lab");
+        assert!(directory.find("a-key-from-somewhere-els").is_none());
+        assert!(directory.find("").is_none());
+        assert!(directory.find(&"x".repeat(KEY_MAX + 1)).is_none());
+        let other = Directory::new(&tenants, Pepper::from_text("another"));
+        assert!(other.find(made.key.expose()).is_none(), "a hash is worth nothing without its pepper");
+    }
+}
