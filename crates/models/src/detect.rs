@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kernel::settings::Secret;
 use serde::Deserialize;
 
 use crate::endpoint::Endpoint;
@@ -53,12 +54,12 @@ pub struct Detected {
 ///
 /// # Errors
 /// A sentence for the operator: not a URL, nobody there, or nothing Sluice can speak with.
-pub async fn detect(url: &str) -> Result<Detected, String> {
+pub async fn detect(url: &str, key: Option<&Secret>) -> Result<Detected, String> {
     let endpoint = Endpoint::parse(url)?;
     let root =
         Endpoint { prefix: endpoint.prefix.strip_suffix("/v1").unwrap_or(&endpoint.prefix).into(), ..endpoint.clone() };
     let list = format!("{}/models", endpoint.openai_base().strip_prefix(&*root.prefix).unwrap_or("/v1"));
-    let Some((status, body)) = get(&root, &list, WITHIN).await else {
+    let Some((status, body)) = get(&root, &list, key, WITHIN).await else {
         return Err(format!("nothing answers at {url}: is the model server running?"));
     };
     let models: ModelList = serde_json::from_slice(&body)
@@ -66,7 +67,8 @@ pub async fn detect(url: &str) -> Result<Detected, String> {
     if models.data.is_empty() {
         return Err(format!("{url} serves no model yet: load one and try again"));
     }
-    let mark = mark(&root).await;
+    // Clouds are no servers of a kind, and strange paths on them tell nothing.
+    let mark = if key.is_none() { mark(&root).await } else { None };
     let models = models.data.into_iter().map(|model| {
         let mut settings = ModelSettings::short(model.id, Some(url.to_owned()), "openai");
         settings.health.path = mark.map(|mark| mark.health.to_owned());
@@ -77,7 +79,7 @@ pub async fn detect(url: &str) -> Result<Detected, String> {
 
 async fn mark(root: &Endpoint) -> Option<&'static Mark> {
     for mark in MARKS {
-        if let Some((200, body)) = get(root, mark.path, WITHIN).await
+        if let Some((200, body)) = get(root, mark.path, None, WITHIN).await
             && body.windows(mark.says.len()).any(|window| window == mark.says)
         {
             return Some(mark);

@@ -51,11 +51,11 @@ impl Endpoint {
         })
     }
 
-    /// The OpenAI base path: the prefix as it is if it ends in a version, otherwise with `/v1` added.
+    /// The OpenAI base path: the prefix as it is if it ends in a version or in `openai`, otherwise with `/v1` added.
     pub fn openai_base(&self) -> String {
         let last = self.prefix.rsplit('/').next().unwrap_or_default();
         let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        if is_version { self.prefix.to_string() } else { format!("{}/v1", self.prefix) }
+        if is_version || last == "openai" { self.prefix.to_string() } else { format!("{}/v1", self.prefix) }
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
             ("http://h:1/v1/", "/v1"),
             ("https://h/prefix", "/prefix/v1"),
             ("https://h/api/paas/v4", "/api/paas/v4"),
-            ("https://h/v1beta/openai", "/v1beta/openai/v1"),
+            ("https://h/v1beta/openai", "/v1beta/openai"),
         ] {
             assert_eq!(Endpoint::parse(url).unwrap().openai_base(), base, "{url}");
         }

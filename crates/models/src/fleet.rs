@@ -93,6 +93,11 @@ impl Fleet {
         });
     }
 
+    /// Ends the active checks: another fleet takes over.
+    pub fn unwatch(&self) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
     /// Opens connections ahead to every instance; to be run once on each data-plane thread.
     pub async fn warm(&self) {
         for instance in &self.instances {

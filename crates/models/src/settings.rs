@@ -21,7 +21,7 @@ pub struct ModelSettings {
     #[serde(default)]
     pub provider: ProviderName,
     /// Short form: URL of the one backend, with a path prefix if it has one. If the path ends in a version
-    /// (`/v1`, `/api/v3`) it is the OpenAI base URL as it is, otherwise `/v1` is added.
+    /// (`/v1`, `/api/v3`) or in `openai` it is the OpenAI base URL as it is, otherwise `/v1` is added.
     #[serde(default)]
     pub endpoint: Option<String>,
     /// The name the backend knows the model by; default: `model_name`.

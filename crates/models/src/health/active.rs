@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
+use kernel::settings::Secret;
 
 use crate::connection::{Connection, Outbound};
 use crate::endpoint::Endpoint;
@@ -30,17 +31,23 @@ pub(crate) async fn watch(instance: Arc<Instance>, path: String) {
 
 /// Asks once; true for any 2xx in time.
 async fn check(endpoint: &Endpoint, path: &str, within: Duration) -> bool {
-    let asked = tokio::time::timeout(within, get(endpoint, path, within)).await;
+    let asked = tokio::time::timeout(within, get(endpoint, path, None, within)).await;
     matches!(asked, Ok(Some((200..=299, _))))
 }
 
-/// A plain GET on a connection of its own: status, and up to 64 KiB of body.
-pub(crate) async fn get(endpoint: &Endpoint, path: &str, within: Duration) -> Option<(u16, Vec<u8>)> {
-    const BODY_MAX: usize = 64 << 10;
+/// A plain GET on a connection of its own: status, and up to 1 MiB of body.
+pub(crate) async fn get(endpoint: &Endpoint, path: &str, key: Option<&Secret>, within: Duration) -> Option<(u16, Vec<u8>)> {
+    const BODY_MAX: usize = 1 << 20;
     let mut connection = Connection::open(endpoint, within).await.ok()?;
     let mut request = http::Request::new(Outbound::empty());
     *request.uri_mut() = format!("{}{path}", endpoint.prefix).parse().ok()?;
     request.headers_mut().insert(HOST, HeaderValue::from_str(&endpoint.authority).ok()?);
+    if let Some(key) = key {
+        // As every cloud wants it: all but Anthropic read the first, Anthropic the other two.
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())).ok()?);
+        request.headers_mut().insert("x-api-key", HeaderValue::from_str(key.expose()).ok()?);
+        request.headers_mut().insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    }
     let mut answered = connection.send(request).await.ok()?;
     let mut body = Vec::new();
     while let Some(Ok(piece)) = answered.body.next().await {

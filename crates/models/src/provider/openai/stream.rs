@@ -70,18 +70,21 @@ impl Stream {
         }
     }
 
-    /// Waits for the first event and keeps it. An error event in its place is an error.
+    /// Waits for the first piece of the answer and keeps what came up to it: comments before it promise nothing yet.
+    /// An error event in its place is an error.
     pub(super) async fn first(&mut self) -> Result<()> {
-        while self.ahead.is_empty() {
+        while self.watch.seen().pieces == 0 && !self.watch.seen().done && self.ahead.len() <= wire::sse::EVENT_MAX {
             match self.body.next().await {
                 Some(Ok(read)) => {
                     self.last = Moment::now();
-                    self.ahead = self.watch.feed(read);
+                    let more = self.watch.feed(read);
+                    self.ahead = if self.ahead.is_empty() { more } else { [&self.ahead[..], &more[..]].concat().into() };
                 }
                 Some(Err(_)) => return Err(exchange::broken(&self.instance, "broken_stream")),
                 None => {
                     self.state = State::Drained;
-                    self.ahead = self.watch.finish();
+                    let rest = self.watch.finish();
+                    self.ahead = [&self.ahead[..], &rest[..]].concat().into();
                     if self.ahead.is_empty() && !self.watch.seen().done {
                         return Err(exchange::broken(&self.instance, "empty_stream"));
                     }

@@ -1,0 +1,203 @@
+//! One request's visit: from its head to the last byte of its answer.
+
+mod arrival;
+mod credentials;
+mod head;
+mod outgoing;
+mod route;
+mod visit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use kernel::error::Kind;
+use kernel::fleet::Roster;
+use kernel::health::Readiness;
+use kernel::sight::{Gauges, Sample};
+use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Reply, Result, Serve, Sink, ctx};
+use tenancy::Directory;
+use tokio_util::sync::CancellationToken;
+
+pub use self::arrival::Arriving;
+pub use self::outgoing::Outgoing;
+use self::route::Target;
+use self::visit::Visit;
+use crate::settings::LimitSettings;
+
+/// Everything one config makes of Sluice. A reload builds a new one and swaps the pointer; a request keeps the one it
+/// entered with.
+pub struct Machine {
+    /// Which config: shown as `x-sluice-config`.
+    pub version: Arc<str>,
+    /// Where calls go.
+    pub core: Arc<dyn Serve<Call>>,
+    /// Which models there are.
+    pub roster: Arc<Roster>,
+    /// Who may call.
+    pub directory: Directory,
+    /// Whether anyone may.
+    pub open: bool,
+    /// Whether anybody can answer.
+    pub readiness: Arc<dyn Readiness>,
+    /// What clients may send.
+    pub limits: LimitSettings,
+    /// Request headers backends may see, lower-case.
+    pub forward: Vec<&'static str>,
+    /// When it was built, in seconds since 1970; shown as the models' `created`.
+    pub created: u64,
+}
+
+/// Where every request comes in.
+pub struct Door {
+    machine: ArcSwap<Machine>,
+    sink: Arc<dyn Sink>,
+    inside: AtomicUsize,
+    draining: AtomicBool,
+    /// Cancelled when those still inside must leave.
+    closing: CancellationToken,
+}
+
+/// Counts a visitor for as long as it lives.
+struct Inside(Arc<Door>);
+
+impl Door {
+    /// A door into a machine; receipts go to `sink`.
+    pub fn new(machine: Machine, sink: Arc<dyn Sink>) -> Arc<Self> {
+        let machine = ArcSwap::from_pointee(machine);
+        Arc::new(Self { machine, sink, inside: AtomicUsize::new(0), draining: AtomicBool::new(false), closing: CancellationToken::new() })
+    }
+
+    /// Puts a new machine in place. Requests inside finish with the old one.
+    pub fn swap(&self, machine: Machine) {
+        self.machine.store(Arc::new(machine));
+    }
+
+    /// The machine in place.
+    pub fn machine(&self) -> Arc<Machine> {
+        self.machine.load_full()
+    }
+
+    /// Whether new calls can be answered.
+    pub fn ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed) && self.machine.load().readiness.ready()
+    }
+
+    /// From now on `/ready` says no.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends what is still inside: streams with an error event, the rest with a 503.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Requests inside.
+    pub fn inside(&self) -> usize {
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// Answers one request. Never fails: what goes wrong is an answer too. Dropping the future, or the answer's
+    /// body before its end, means that the client has left.
+    pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B) -> Response<Outgoing> {
+        let machine = self.machine.load_full();
+        let mut visit = Visit::begin(&head, Arc::clone(&self.sink), self.enter());
+        let answered = tokio::select! {
+            biased;
+            answered = self.answer(&machine, &head, body, &mut visit) => answered,
+            () = self.closing.cancelled() => Err(stopping()),
+        };
+        answered.unwrap_or_else(|error| head::refuse(&machine, &error, visit))
+    }
+
+    async fn answer<B: Arriving>(&self, machine: &Machine, head: &Parts, body: B, visit: &mut Visit) -> Result<Response<Outgoing>> {
+        if head.extensions.get::<FramedTwice>().is_some() {
+            return Err(framed_twice());
+        }
+        let target = route::find(&head.method, head.uri.path())?;
+        if let Target::Health = target {
+            return Ok(head::plain(StatusCode::OK, "{\"status\":\"ok\"}", visit.leave()));
+        }
+        if let Target::Ready = target {
+            let (status, text) = if self.ready() { (StatusCode::OK, "{\"status\":\"ready\"}") } else { (StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"not ready\"}") };
+            return Ok(head::plain(status, text, visit.leave()));
+        }
+        let caller = credentials::identify(&head.headers, machine)?;
+        visit.caller = Some(caller.clone());
+        match target {
+            Target::Models => Ok(head::json(route::models(machine), visit.leave())),
+            Target::Model(name) => Ok(head::json(route::model(machine, &name)?, visit.leave())),
+            Target::Call(operation) => self.call(machine, head, body, operation, caller, visit).await,
+            Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
+        }
+    }
+
+    async fn call<B: Arriving>(
+        &self,
+        machine: &Machine,
+        head: &Parts,
+        body: B,
+        operation: Operation,
+        caller: Caller,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
+        visit.operation = Some(operation);
+        let bytes = arrival::read(&head.headers, body, &machine.limits).await?;
+        visit.received = bytes.len() as u64;
+        let call = wire::openai::request::read(bytes, arrival::envelope(head, operation, machine, &visit.id))?;
+        // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
+        visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
+        visit.stream = call.stream;
+        let ctx = self.context(head, caller, visit)?;
+        visit.ctx = Some(ctx.clone());
+        let reply: Reply = machine.core.serve(&ctx, call).await?;
+        Ok(head::reply(machine, reply, visit.leave(), self.closing.clone()))
+    }
+
+    fn context(&self, head: &Parts, caller: Caller, visit: &Visit) -> Result<Ctx> {
+        let deadline = arrival::deadline(&head.headers)?.map(|span| visit.started + span);
+        let priority = arrival::priority(&head.headers)?;
+        Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline }))
+    }
+
+    fn enter(self: &Arc<Self>) -> Inside {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        Inside(Arc::clone(self))
+    }
+}
+
+impl Gauges for Door {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        let mut show = |name, help, value| to(Sample { name, help, counter: false, labels: Vec::new(), value });
+        show("sluice_requests_in_flight", "Requests inside, streams included.", self.inside() as f64);
+        show("sluice_ready", "1 while new calls can be answered.", f64::from(u8::from(self.ready())));
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Marks a request whose head gives its body two lengths.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FramedTwice;
+
+fn framed_twice() -> Error {
+    let mut error = Error::invalid(None, "The request has both `Transfer-Encoding` and `Content-Length`: send one of them.");
+    error.cause = "framed_twice".into();
+    error
+}
+
+pub(crate) fn stopping() -> Error {
+    Error::new(Kind::Unavailable, Origin::Gateway, "Sluice is stopping and could not wait for this answer any longer.").after(std::time::Duration::from_secs(1))
+}
+
+/// Now, for those who must not read clocks elsewhere.
+fn now() -> Moment {
+    Moment::now()
+}

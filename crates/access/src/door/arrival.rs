@@ -1,0 +1,88 @@
+//! What comes in: the body, within its limits, and what the head says beside the credential.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use kernel::error::Kind;
+use kernel::{Error, Operation, Origin, Priority, RequestId, Result, random};
+use wire::openai::request::Envelope;
+
+use super::Machine;
+use crate::settings::LimitSettings;
+
+/// A body on its way in; implemented by the listener over its HTTP library.
+pub trait Arriving: Send {
+    /// The next bytes; `None` at the end; an error where the client broke off or its framing is wrong.
+    fn next(&mut self) -> impl Future<Output = Option<std::io::Result<Bytes>>> + Send;
+}
+
+/// Bound: a client may not ask for a deadline beyond a day.
+const DEADLINE_MAX: Duration = Duration::from_secs(86_400);
+
+/// Reads a body to its end.
+pub(super) async fn read(headers: &HeaderMap, mut body: impl Arriving, limits: &LimitSettings) -> Result<Bytes> {
+    let max = limits.body_max.bytes();
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > max) {
+        return Err(too_large(limits));
+    }
+    let until = super::now() + limits.body_total_timeout_ms.duration();
+    let Some(first) = piece(&mut body, limits, until.remaining()).await? else { return Ok(Bytes::new()) };
+    // One read is the common case, and then nothing is copied.
+    if announced == Some(first.len()) {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or(first.len() * 2).min(max));
+    whole.extend_from_slice(&first);
+    while let Some(piece) = piece(&mut body, limits, until.remaining()).await? {
+        if whole.len() + piece.len() > max {
+            return Err(too_large(limits));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+async fn piece(body: &mut impl Arriving, limits: &LimitSettings, left: Duration) -> Result<Option<Bytes>> {
+    match tokio::time::timeout(limits.body_timeout_ms.duration().min(left), body.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
+        Ok(Some(Err(_))) => Err(Error::invalid(None, "The request body broke off, or is not framed as its head says.")),
+        Err(_) => Err(Error::new(Kind::SlowRequest, Origin::Caller, "The request body came too slowly.")),
+    }
+}
+
+fn too_large(limits: &LimitSettings) -> Error {
+    Error::new(Kind::TooLarge, Origin::Caller, format!("The request body is larger than the {} bytes allowed here.", limits.body_max.0))
+}
+
+/// What the head says to whoever reads the body.
+pub(super) fn envelope(head: &Parts, operation: Operation, machine: &Machine, id: &RequestId) -> Envelope {
+    let session = head.headers.get("x-session-id").map(|value| random::hash(value.as_bytes()));
+    let shown = |name: &&'static str| head.headers.get(*name).map(|value| (*name, Bytes::copy_from_slice(value.as_bytes())));
+    let own = ("x-request-id", Bytes::copy_from_slice(id.as_str().as_bytes()));
+    let forward: Arc<[_]> = machine.forward.iter().filter_map(shown).chain([own]).collect();
+    Envelope { operation, session, forward }
+}
+
+/// `x-sluice-deadline-ms`.
+pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("x-sluice-deadline-ms") else { return Ok(None) };
+    let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_millis);
+    match millis.filter(|span| !span.is_zero() && *span <= DEADLINE_MAX) {
+        Some(span) => Ok(Some(span)),
+        None => Err(Error::invalid(Some("x-sluice-deadline-ms"), "`x-sluice-deadline-ms` must be a whole number of milliseconds from 1 to 86400000.")),
+    }
+}
+
+/// `x-sluice-priority`.
+pub(super) fn priority(headers: &HeaderMap) -> Result<Priority> {
+    let Some(value) = headers.get("x-sluice-priority") else { return Ok(Priority::default()) };
+    let wrong = || Error::invalid(Some("x-sluice-priority"), "`x-sluice-priority` must be high, normal or low.");
+    value.to_str().ok().and_then(Priority::parse).ok_or_else(wrong)
+}

@@ -1,0 +1,135 @@
+//! The heads of answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use kernel::error::Kind;
+use kernel::{Body, Error, Journal, Outcome, Reply};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{Machine, Outgoing, Visit};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MODEL: HeaderName = HeaderName::from_static("x-sluice-model");
+const INSTANCE: HeaderName = HeaderName::from_static("x-sluice-instance");
+const QUEUE: HeaderName = HeaderName::from_static("x-sluice-queue-ms");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-sluice-attempts");
+const CONFIG: HeaderName = HeaderName::from_static("x-sluice-config");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer that took part in the work: with all that is told about it.
+pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: CancellationToken) -> Response<Outgoing> {
+    let (head, body, held) = reply.into_parts();
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(CONTENT_TYPE, value(head.content_type).unwrap_or(JSON));
+    for (name, field) in head.fields {
+        if let (Ok(name), Some(field)) = (HeaderName::from_bytes(&name), value(field)) {
+            headers.append(name, field);
+        }
+    }
+    identify(&mut headers, machine, &visit);
+    visit.glance(|journal| tell(&mut headers, journal, &visit));
+    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
+    let body = match body {
+        // The backend is done with a whole answer: its slot need not wait for the client to read it.
+        Body::Whole(bytes) => {
+            drop(held);
+            Outgoing::whole(bytes, status.as_u16(), visit)
+        }
+        Body::Stream(deltas) => {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            headers.insert(BUFFERING, HeaderValue::from_static("no"));
+            Outgoing::stream(deltas, held, machine.limits.keep_alive_comment_ms.duration(), visit, closing)
+        }
+    };
+    respond(status, headers, body)
+}
+
+/// An error as an answer.
+pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Response<Outgoing> {
+    let mut headers = HeaderMap::with_capacity(8);
+    let status = StatusCode::from_u16(wire::status::of(error)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = match &error.upstream {
+        Some(told) => {
+            headers.insert(CONTENT_TYPE, value(told.content_type.clone()).unwrap_or(JSON));
+            told.body.clone()
+        }
+        None => {
+            headers.insert(CONTENT_TYPE, JSON);
+            wire::openai::fault::body(error)
+        }
+    };
+    identify(&mut headers, machine, &visit);
+    visit.glance(|journal| tell(&mut headers, journal, &visit));
+    if let Some(wait) = error.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
+    }
+    match error.kind {
+        Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Kind::WrongMethod => drop(HeaderValue::from_str(&error.cause).map(|allowed| headers.insert(ALLOW, allowed))),
+        // Part of the body may still be on its way: the connection cannot be used again.
+        Kind::TooLarge | Kind::SlowRequest | Kind::Invalid if error.kind != Kind::Invalid || error.cause == "framed_twice" => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
+        _ => {}
+    }
+    let cause = if error.cause.is_empty() { format!("{:?}", error.kind).into() } else { error.cause.as_ref().into() };
+    let body = Outgoing::failed(body, status.as_u16(), Outcome::Failed(cause), visit.leave());
+    respond(status, headers, body)
+}
+
+/// A small fixed answer.
+pub(super) fn plain(status: StatusCode, text: &'static str, visit: Visit) -> Response<Outgoing> {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+    respond(status, headers, Outgoing::whole(Bytes::from_static(text.as_bytes()), status.as_u16(), visit))
+}
+
+/// A JSON answer of our own.
+pub(super) fn json(body: Value, visit: Visit) -> Response<Outgoing> {
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+    headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
+    respond(StatusCode::OK, headers, Outgoing::whole(body.to_string().into(), 200, visit))
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<Outgoing> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn identify(headers: &mut HeaderMap, machine: &Machine, visit: &Visit) {
+    headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
+    headers.extend(HeaderValue::from_str(&machine.version).ok().map(|version| (CONFIG, version)));
+}
+
+/// What happened on the way, for whoever wants to know.
+fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
+    if let Some((deployment, instance)) = &journal.placed {
+        headers.extend(HeaderValue::from_str(&deployment.label).ok().map(|label| (MODEL, label)));
+        headers.extend(HeaderValue::from_str(instance).ok().map(|instance| (INSTANCE, instance)));
+        headers.insert(ATTEMPTS, HeaderValue::from(journal.attempts));
+    }
+    let queued = u64::try_from(journal.queued.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(QUEUE, HeaderValue::from(queued));
+    let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
+    let spent = until.since(visit.started).saturating_sub(journal.queued);
+    let timing = format!("queue;dur={:.1}, upstream;dur={:.1}", millis(journal.queued), millis(spent));
+    headers.extend(HeaderValue::from_maybe_shared(Bytes::from(timing)).ok().map(|timing| (SERVER_TIMING, timing)));
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
+/// Whole seconds, rounded up: nobody is to come back too early.
+fn seconds_up(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+fn value(bytes: Bytes) -> Option<HeaderValue> {
+    (!bytes.is_empty()).then(|| HeaderValue::from_maybe_shared(bytes).ok()).flatten()
+}

@@ -1,0 +1,186 @@
+//! The bodies of answers, and with them the end of the visit.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use kernel::{Delta, Deltas, Error, Outcome};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use wire::openai::fault;
+
+use super::Visit;
+
+/// Said on a silent stream. A comment by the standard: clients skip it.
+const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// An answer's body. The visit ends with its last byte.
+pub struct Outgoing(State);
+
+enum State {
+    Whole { bytes: Bytes, status: u16, outcome: Outcome, visit: Visit },
+    Stream(Box<Streaming>),
+    Over,
+}
+
+struct Streaming {
+    deltas: Box<dyn Deltas>,
+    /// Dropped after the deltas.
+    _held: Vec<Box<dyn Any + Send>>,
+    company: Option<Company>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    visit: Visit,
+}
+
+/// Keeps a silent stream alive. The timer runs through; pieces only leave a mark, so none costs a timer.
+struct Company {
+    interval: Duration,
+    timer: Pin<Box<Sleep>>,
+    moved: bool,
+    between_events: bool,
+}
+
+impl Outgoing {
+    pub(super) fn whole(bytes: Bytes, status: u16, visit: Visit) -> Self {
+        Self(State::Whole { bytes, status, outcome: Outcome::Answered, visit })
+    }
+
+    pub(super) fn failed(bytes: Bytes, status: u16, outcome: Outcome, visit: Visit) -> Self {
+        Self(State::Whole { bytes, status, outcome, visit })
+    }
+
+    pub(super) fn stream(deltas: Box<dyn Deltas>, held: Vec<Box<dyn Any + Send>>, silence: Duration, visit: Visit, closing: CancellationToken) -> Self {
+        let company = (!silence.is_zero()).then(|| Company::new(silence));
+        let closing = Box::pin(closing.cancelled_owned());
+        Self(State::Stream(Box::new(Streaming { deltas, _held: held, company, closing, visit })))
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = match std::mem::replace(&mut self.0, State::Over) {
+            State::Over => None,
+            State::Whole { bytes, status, outcome, mut visit } => {
+                visit.sent = bytes.len() as u64;
+                visit.finish(status, outcome);
+                Some(bytes)
+            }
+            State::Stream(mut streaming) => match streaming.poll(cx) {
+                Poll::Pending => {
+                    self.0 = State::Stream(streaming);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Piece::More(bytes)) => {
+                    streaming.visit.sent += bytes.len() as u64;
+                    self.0 = State::Stream(streaming);
+                    Some(bytes)
+                }
+                Poll::Ready(Piece::Last(bytes)) => bytes,
+            },
+        };
+        Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, State::Over)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            State::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            State::Over => SizeHint::with_exact(0),
+            State::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a stream has to send.
+enum Piece {
+    More(Bytes),
+    /// Nothing comes after it.
+    Last(Option<Bytes>),
+}
+
+impl Streaming {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
+        match self.deltas.poll_next(cx) {
+            Poll::Ready(Some(Ok(Delta(bytes)))) => {
+                if let Some(company) = &mut self.company {
+                    company.notice(&bytes);
+                }
+                Poll::Ready(Piece::More(bytes))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(self.break_off(&error)),
+            Poll::Ready(None) => {
+                self.end(Outcome::Answered);
+                Poll::Ready(Piece::Last(None))
+            }
+            Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => Poll::Ready(self.break_off(&super::stopping())),
+            Poll::Pending => match &mut self.company {
+                Some(company) => company.poll(cx).map(|()| Piece::More(COMMENT)),
+                None => Poll::Pending,
+            },
+        }
+    }
+
+    fn break_off(&mut self, error: &Error) -> Piece {
+        let cause = if error.cause.is_empty() { "stopping" } else { &error.cause };
+        self.end(Outcome::Failed(cause.into()));
+        Piece::Last(Some(fault::event(error)))
+    }
+
+    /// Lets go of the backend first, so that the journal is complete, then ends the visit.
+    fn end(&mut self, outcome: Outcome) {
+        self.deltas = Box::new(Ended);
+        self._held.clear();
+        self.visit.finish(200, outcome);
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        // The client has left: the backend's stream writes its last notes before the visit is closed.
+        self.deltas = Box::new(Ended);
+        self._held.clear();
+    }
+}
+
+struct Ended;
+
+impl Deltas for Ended {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<kernel::Result<Delta>>> {
+        Poll::Ready(None)
+    }
+}
+
+impl Company {
+    /// Looks twice per span of silence, so that a comment comes after half to the whole of it.
+    fn new(silence: Duration) -> Self {
+        let interval = silence / 2;
+        Self { interval, timer: Box::pin(tokio::time::sleep(interval)), moved: false, between_events: true }
+    }
+
+    fn notice(&mut self, bytes: &[u8]) {
+        self.moved = true;
+        self.between_events = [&b"\n\n"[..], b"\r\r", b"\n\r", b"\r\n\r\n"].iter().any(|end| bytes.ends_with(end));
+    }
+
+    /// Ready when a comment is due. Never in the middle of an event.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            self.timer.as_mut().reset(Instant::now() + self.interval);
+            if !std::mem::take(&mut self.moved) && self.between_events {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}

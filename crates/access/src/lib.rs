@@ -1,0 +1,14 @@
+//! The door: sockets and HTTP on one side, kernel words on the other.
+//!
+//! A connection lives on one data-plane thread ([`listener`]); each request on it becomes a visit to the
+//! [`Door`], which finds out who calls, reads the body, asks the machine and writes the answer back. The
+//! door decides nothing about where a call goes. hyper's types stay inside `listener`.
+
+pub mod admin;
+pub mod door;
+pub mod listener;
+pub mod settings;
+
+pub use door::{Door, Machine};
+pub use listener::{Cores, Listener};
+pub use settings::{Auth, LimitSettings, ListenSettings, TlsSettings};

@@ -1,0 +1,68 @@
+//! The machine, one line per stage.
+//!
+//! A call goes from the door to the orchestrator (what to try), to the scheduler (when and where), to the fleet (who
+//! answers), and the reply comes back through the same calls. A reload builds a new machine over the same [`State`].
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use access::Machine;
+use kernel::fleet::Roster;
+use kernel::health::Readiness;
+use kernel::sight::{Gauges, Sample};
+use models::Fleet;
+use orchestration::Orchestrator;
+use scheduling::Scheduler;
+use tenancy::{Directory, Pepper};
+
+use crate::config::Loaded;
+
+/// What outlives configs: slots, health and connections of instances; calls that wait.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) fleet: models::State,
+    pub(crate) queues: scheduling::State,
+}
+
+/// The stages that somebody must look after while they run.
+pub(crate) struct Stages {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) scheduler: Arc<Scheduler<Fleet>>,
+}
+
+/// Request headers a backend may see.
+const FORWARD: &[&str] = &["traceparent", "tracestate", "openai-beta"];
+
+/// Builds the machine of a config.
+pub(crate) fn assemble(loaded: &Loaded, generation: u64, state: &State, pepper: Option<Pepper>) -> (Machine, Stages) {
+    let config = &loaded.config;
+    let fleet = Arc::new(Fleet::new(&config.models, &state.fleet));
+    let roster: Arc<Roster> = fleet.roster();
+    let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
+    let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
+    // Stages around the core (limits, budgets, cache) are layered here, outermost first.
+    let machine = Machine {
+        version: format!("{generation}-{}", loaded.print).into(),
+        core,
+        roster,
+        directory: pepper.map(|pepper| Directory::new(&config.tenants, pepper)).unwrap_or_default(),
+        open: config.open(),
+        readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
+        limits: config.limits.clone(),
+        forward: forward(loaded),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    (machine, Stages { fleet, scheduler })
+}
+
+fn forward(loaded: &Loaded) -> Vec<&'static str> {
+    let simulated = loaded.config.models.iter().any(|model| model.provider.0 == "sim");
+    FORWARD.iter().copied().chain(models::sim_headers().filter(|_| simulated)).collect()
+}
+
+impl Gauges for Stages {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        self.scheduler.show(to);
+        self.fleet.show(to);
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{command, serve};
+
+/// The LLM middle platform: tenant gateway, inference scheduler and ledger in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway
+    Serve(ServeArgs),
+    /// Validate a config file; every fault with its place
+    Check(CheckArgs),
+    /// Print the JSON Schema of the config
+    Schema,
+    /// Run a simulated OpenAI-compatible model server
+    Sim(SimArgs),
+    /// Manage API keys
+    Key(KeyArgs),
+    /// Print shell completions
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The config file; watched, and read again when it changes
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A model server to stand in front of, without a config file; its kind and models are asked for. May be repeated
+    #[arg(short, long, value_name = "URL", conflicts_with = "config")]
+    pub(crate) backend: Vec<String>,
+    /// Where Sluice keeps what must outlive it
+    #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The config file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Model names to answer to; by default `sim`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Vec<String>,
+    /// Time to first token
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    pub(crate) ttft_ms: u64,
+    /// Tokens per second after the first; 0 means at once
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub(crate) tokens_per_second: f64,
+    /// Random share by which every wait varies, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub(crate) jitter: f64,
+    /// Tokens of an answer whose request sets no limit
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) output_tokens: u64,
+    /// Share of calls answered with 500 or 503
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) failure_rate: f64,
+    /// Share of calls answered with 429
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) rate_limit_rate: f64,
+    /// Share of calls never answered
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) hang_rate: f64,
+    /// Share of streams cut in the middle
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) cut_rate: f64,
+    /// Same seed, same answers
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key: it is printed once, and only its hash is to be kept
+    Create(KeyCreateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreateArgs {
+    /// Whose key it is
+    #[arg(short, long)]
+    pub(crate) tenant: String,
+    /// What it is for
+    #[arg(short, long, default_value = "default")]
+    pub(crate) name: String,
+    /// Where Sluice keeps what must outlive it: hashes fit only the data directory they were made with
+    #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Command {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve(args) => serve::run(&args),
+            Self::Check(args) => Ok(command::check::run(&args)),
+            Self::Schema => command::schema::run(),
+            Self::Sim(args) => command::sim::run(args),
+            Self::Key(KeyArgs { command: KeyCommand::Create(args) }) => command::key::create(&args),
+            Self::Completions { shell } => Ok(command::completions::run(shell)),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! `sluice check`.
+
+use std::process::ExitCode;
+
+use crate::cli::CheckArgs;
+use crate::config::Config;
+
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    match Config::load(&args.config) {
+        Ok(loaded) => {
+            let (models, tenants) = (loaded.config.models.len(), loaded.config.tenants.len());
+            println!("{}: good ({models} models, {tenants} tenants)", args.config.display());
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            eprintln!("{}", faults.render());
+            ExitCode::FAILURE
+        }
+    }
+}

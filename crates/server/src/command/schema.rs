@@ -1,0 +1,10 @@
+//! `sluice schema`.
+
+use std::process::ExitCode;
+
+use crate::config::Config;
+
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
+    Ok(ExitCode::SUCCESS)
+}

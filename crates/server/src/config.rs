@@ -1,0 +1,127 @@
+//! The config as a whole: each crate's section, and what only makes sense across them.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use access::{Auth, LimitSettings, ListenSettings};
+use infrastructure::config::{Document, Faults};
+use infrastructure::telemetry;
+use kernel::random;
+use kernel::settings::{Findings, Millis};
+use models::ModelSettings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tenancy::TenantSettings;
+
+use crate::environment;
+
+/// The port of the data plane where none is given.
+const PORT: u16 = 8080;
+
+/// `sluice.yaml`. Every key has a default; unknown keys are errors.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Where Sluice listens.
+    pub(crate) listen: ListenSettings,
+    /// Whether callers must show a key. Default: `required` as soon as a tenant has one; without any, calls are open
+    /// and only loopback is served.
+    pub(crate) auth: Option<Auth>,
+    /// What clients may send.
+    pub(crate) limits: LimitSettings,
+    /// The models, with the backends that answer for them.
+    pub(crate) models: Vec<ModelSettings>,
+    /// Waiting for free slots.
+    pub(crate) scheduling: scheduling::Settings,
+    /// Who may call.
+    pub(crate) tenants: Vec<TenantSettings>,
+    /// Logs.
+    pub(crate) telemetry: telemetry::Settings,
+    /// Stopping.
+    pub(crate) shutdown: ShutdownSettings,
+}
+
+/// What happens on SIGTERM and SIGINT.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ShutdownSettings {
+    /// For so long `/ready` says no while calls are still accepted, so that load balancers can turn away.
+    pub(crate) delay_ms: Millis,
+    /// For so long calls may finish; then they end with an error.
+    pub(crate) grace_ms: Millis,
+}
+
+/// A config, and which one it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// A fingerprint of its text.
+    pub(crate) print: String,
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self { delay_ms: Millis(0), grace_ms: Millis(30_000) }
+    }
+}
+
+impl Config {
+    /// Reads and validates a file whole.
+    pub(crate) fn load(path: &Path) -> Result<Loaded, Faults> {
+        let document = Document::open(path, &environment::variable)?;
+        let config: Self = document.read()?;
+        let mut findings = Findings::default();
+        config.validate(&mut findings);
+        let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
+        document.refuse(faults)?;
+        let print = format!("{:08x}", random::hash(serde_json::to_string(&config).unwrap_or_default().as_bytes()) >> 32);
+        Ok(Loaded { config, print })
+    }
+
+    /// Whether anyone may call.
+    pub(crate) fn open(&self) -> bool {
+        match self.auth {
+            Some(Auth::Required) => false,
+            Some(Auth::None) => true,
+            None => !self.has_keys(),
+        }
+    }
+
+    /// The data plane's address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let guarded = self.auth.is_some() || self.has_keys();
+        let ip = if guarded { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
+    }
+
+    fn has_keys(&self) -> bool {
+        self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
+    }
+
+    fn validate(&self, findings: &mut Findings) {
+        let unguarded = self.auth.is_none() && !self.has_keys() && !self.address().ip().is_loopback();
+        findings.require(
+            !unguarded,
+            "listen.http",
+            "would serve everyone who can reach it without a key: add keys under `tenants`, or say `auth: none` if that is meant",
+        );
+        self.limits.validate("limits", findings);
+        self.scheduling.validate("scheduling", findings);
+        findings.require(self.listen.threads != Some(0), "listen.threads", "must be at least 1");
+        findings.require(!self.models.is_empty(), "models", "is empty: name at least one model");
+        let mut names = HashSet::new();
+        for (i, model) in self.models.iter().enumerate() {
+            model.validate(&format!("models[{i}]"), findings);
+            findings.require(names.insert(&model.model_name), format!("models[{i}].model_name"), format!("`{}` is listed twice", model.model_name));
+        }
+        let mut ids = HashSet::new();
+        for (i, tenant) in self.tenants.iter().enumerate() {
+            tenant.validate(&format!("tenants[{i}]"), &mut ids, findings);
+        }
+        if let Some(tls) = &self.listen.tls {
+            findings.require(tls.cert.exists(), "listen.tls.cert", format!("`{}` does not exist", tls.cert.display()));
+            findings.require(tls.key.exists(), "listen.tls.key", format!("`{}` does not exist", tls.key.display()));
+        }
+    }
+}

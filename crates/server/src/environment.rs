@@ -1,0 +1,37 @@
+//! What comes from the process's surroundings: variables, limits, the data directory.
+
+use std::path::Path;
+
+use anyhow::Context;
+use tenancy::Pepper;
+
+/// Shared by replicas that must know the same key hashes; otherwise the data directory holds one.
+const PEPPER: &str = "SLUICE_KEY_PEPPER";
+/// Which operator log lines are written, in `tracing`'s filter language.
+const LOG: &str = "SLUICE_LOG";
+
+/// A variable's value; `None` where it is not set, empty or no text.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The pepper for key hashes.
+pub(crate) fn pepper(data_dir: &Path) -> anyhow::Result<Pepper> {
+    match variable(PEPPER).filter(|text| !text.is_empty()) {
+        Some(text) => Ok(Pepper::from_text(&text)),
+        None => Pepper::load(data_dir).with_context(|| format!("cannot keep the key pepper in {}", data_dir.display())),
+    }
+}
+
+/// The filter of the operator's log.
+pub(crate) fn log_filter() -> String {
+    variable(LOG).filter(|text| !text.is_empty()).unwrap_or_else(|| "info".into())
+}
+
+/// Each stream takes two descriptors: as many as the system grants are needed. Less is no reason not to start.
+pub(crate) fn raise_file_limit() {
+    if let Err(fault) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%fault, "the limit on open files stays as it is");
+    }
+}

@@ -1,0 +1,31 @@
+//! Sluice: tenant gateway, inference scheduler and ledger in one binary.
+//!
+//! Start reading at [`assemble`], which lists the machine, one line per stage.
+
+mod assemble;
+mod banner;
+mod cli;
+mod command;
+mod config;
+mod environment;
+mod reload;
+mod serve;
+mod shutdown;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().command.run() {
+        Ok(code) => code,
+        Err(fault) => {
+            eprintln!("sluice: {fault:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

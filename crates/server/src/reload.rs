@@ -1,0 +1,106 @@
+//! A changed config: validated whole, then put in place in one step, or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::listener::Tls;
+use access::{Cores, Door};
+use arc_swap::ArcSwap;
+use infrastructure::config::Watch;
+use infrastructure::telemetry::Metrics;
+use kernel::sight::Gauges;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::assemble::{Stages, State, assemble};
+use crate::config::{Config, Loaded};
+use crate::environment;
+
+/// How often the file is looked at, for file systems that tell nothing.
+const POLL: Duration = Duration::from_secs(2);
+
+/// What runs, and what is needed to replace it.
+pub(crate) struct Running {
+    pub(crate) door: Arc<Door>,
+    pub(crate) cores: Arc<Cores>,
+    pub(crate) stages: ArcSwap<Stages>,
+    pub(crate) state: State,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Running {
+    /// Every stage with something to show.
+    pub(crate) fn gauges(&self) -> Vec<Arc<dyn Gauges>> {
+        vec![Arc::clone(&self.door) as Arc<dyn Gauges>, Arc::clone(&self.cores) as _, self.stages.load_full() as _]
+    }
+
+    /// Reloads the file whenever it changes or SIGHUP comes.
+    pub(crate) async fn follow(&self, path: PathBuf, mut current: Loaded) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (_watch, mut sightings) = Watch::start(&path, POLL)?;
+        let mut generation = 1;
+        loop {
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                changed = sightings.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    false
+                }
+            };
+            match self.reload(&path, generation + 1, &current) {
+                Ok(Some(loaded)) => {
+                    (current, generation) = (loaded, generation + 1);
+                    tracing::info!(config = %self.door.machine().version, "config reloaded");
+                }
+                Ok(None) if asked => tracing::info!("asked to reload: the config is the same"),
+                Ok(None) => {}
+                Err(fault) => {
+                    self.metrics.reloaded(false, "");
+                    tracing::error!("the changed config is not usable and changes nothing:\n{fault:#}");
+                }
+            }
+        }
+    }
+
+    /// Puts the file's config in place; `None` when it is the one in place already.
+    fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
+        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("{}", faults.render()))?;
+        // A certificate may have changed in a file the config only names.
+        let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
+        if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
+            self.cores.renew(tls);
+        }
+        if loaded.print == current.print {
+            self.metrics.reloaded(true, &self.door.machine().version);
+            return Ok(None);
+        }
+        for (key, changed) in fixed(&loaded.config, &current.config) {
+            if changed {
+                tracing::warn!("`{key}` has changed: that takes effect at the next start");
+            }
+        }
+        let pepper = (!loaded.config.tenants.is_empty()).then(|| environment::pepper(&self.data_dir)).transpose()?;
+        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper);
+        self.stages.load().fleet.unwatch();
+        stages.fleet.watch();
+        self.metrics.reloaded(true, &machine.version);
+        self.stages.store(Arc::new(stages));
+        self.door.swap(machine);
+        Ok(Some(loaded))
+    }
+}
+
+/// Keys that are only read at the start.
+fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 6] {
+    [
+        ("listen.http", new.address() != old.address()),
+        ("listen.admin", new.listen.admin != old.listen.admin),
+        ("listen.tls", new.listen.tls.is_some() != old.listen.tls.is_some()),
+        ("listen.threads", new.listen.threads != old.listen.threads),
+        ("limits.connections_max", new.limits.connections_max != old.limits.connections_max),
+        ("telemetry", new.telemetry != old.telemetry),
+    ]
+}

@@ -1,0 +1,120 @@
+//! `sluice serve`: from the config to the last byte.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::listener::Tls;
+use access::{Cores, Door, Listener, admin};
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use infrastructure::telemetry::{AccessLog, Format, Metrics, Recorder};
+use tokio_util::sync::CancellationToken;
+
+use crate::assemble::{State, assemble};
+use crate::cli::ServeArgs;
+use crate::reload::Running;
+use crate::shutdown::{self, Signals};
+use crate::source::{self, Source};
+use crate::{banner, environment};
+
+/// How often those who wait for a slot are looked after.
+const TEND: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    // The control plane: everything that is not a client's connection.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("sluice-control").build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::take()?;
+    let Source { loaded, about } = source::find(args).await?;
+    let config = &loaded.config;
+    start_log(config.telemetry.log);
+    environment::raise_file_limit();
+
+    let threads = config.listen.threads.map_or_else(cores_available, usize::from);
+    let state = State::default();
+    let pepper = (!config.tenants.is_empty()).then(|| environment::pepper(&args.data_dir)).transpose()?;
+    let (machine, stages) = assemble(&loaded, 1, &state, pepper);
+
+    let mut metrics = Metrics::new();
+    let live: Arc<std::sync::OnceLock<std::sync::Weak<Running>>> = Arc::default();
+    let shown = Arc::clone(&live);
+    metrics.watch(move || shown.get().and_then(std::sync::Weak::upgrade).map_or_else(Vec::new, |running| running.gauges()));
+    metrics.reloaded(true, &machine.version);
+    let metrics = Arc::new(metrics);
+    let log = config.telemetry.access_log.then(|| AccessLog::to(std::io::stdout())).transpose()?;
+    let recorder = Recorder::new(threads, Arc::clone(&metrics), log);
+    let rounds = recorder.start()?;
+
+    let door = Door::new(machine, Arc::clone(&recorder) as _);
+    let tls = config.listen.tls.as_ref().map(Tls::load).transpose().context("listen.tls")?;
+    let listener = Listener::bind(config.address(), config.limits.connections_max).with_context(|| busy("listen.http", config.address()))?;
+    let control = admin::bind(config.listen.admin).await.with_context(|| busy("listen.admin", config.listen.admin))?;
+    let cores = Arc::new(Cores::start(threads, &door, tls)?);
+    let banner = banner::text(config, &about, listener.address()?, control.local_addr()?);
+
+    let running = Arc::new(Running { door, cores, stages: ArcSwap::from_pointee(stages), state, metrics, data_dir: args.data_dir.clone() });
+    live.get_or_init(|| Arc::downgrade(&running));
+    let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks = tokio::task::JoinSet::new();
+    look_after(&running, &mut tasks);
+    let shown = Arc::clone(&recorder);
+    let door = Arc::clone(&running.door);
+    tasks.spawn(async move { admin::serve(control, door, Arc::new(move || shown.show()), stopping).await });
+    tasks.spawn({
+        let (cores, accepting) = (Arc::clone(&running.cores), accepting.clone());
+        async move {
+            listener.run(cores, accepting).await;
+            std::future::pending().await
+        }
+    });
+    if let Some(path) = args.config.clone() {
+        let (running, loaded) = (Arc::clone(&running), loaded.clone());
+        tasks.spawn(async move { running.follow(path, loaded).await });
+    }
+    eprint!("{banner}");
+
+    signals.asked().await;
+    shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals).await;
+    running.cores.stop();
+    drop(rounds);
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts what runs beside the calls: active checks, warm connections, the queue's attendant.
+fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::Result<()>>) {
+    let fleet = Arc::clone(&running.stages.load().fleet);
+    fleet.watch();
+    for core in running.cores.handles() {
+        let fleet = Arc::clone(&fleet);
+        core.spawn(async move { fleet.warm().await });
+    }
+    let running = Arc::clone(running);
+    tasks.spawn(async move {
+        loop {
+            tokio::time::sleep(TEND).await;
+            running.stages.load().scheduler.tend();
+        }
+    });
+}
+
+fn start_log(format: Format) {
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(environment::log_filter());
+    match format {
+        Format::Json => builder.json().flatten_event(true).init(),
+        Format::Text => builder.init(),
+    }
+}
+
+fn cores_available() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn busy(key: &str, address: std::net::SocketAddr) -> String {
+    format!("cannot listen on {address} (`{key}`): is another program using it?")
+}
+
