@@ -19,7 +19,12 @@ pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 ///
 /// # Errors
 /// When the listening socket fails.
-pub async fn serve(listener: tokio::net::TcpListener, door: Arc<Door>, metrics: Metrics, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    door: Arc<Door>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let ready = move || {
         let ready = door.ready();
         async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }

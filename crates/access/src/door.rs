@@ -67,7 +67,13 @@ impl Door {
     /// A door into a machine; receipts go to `sink`.
     pub fn new(machine: Machine, sink: Arc<dyn Sink>) -> Arc<Self> {
         let machine = ArcSwap::from_pointee(machine);
-        Arc::new(Self { machine, sink, inside: AtomicUsize::new(0), draining: AtomicBool::new(false), closing: CancellationToken::new() })
+        Arc::new(Self {
+            machine,
+            sink,
+            inside: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        })
     }
 
     /// Puts a new machine in place. Requests inside finish with the old one.
@@ -113,7 +119,13 @@ impl Door {
         answered.unwrap_or_else(|error| head::refuse(&machine, &error, visit))
     }
 
-    async fn answer<B: Arriving>(&self, machine: &Machine, head: &Parts, body: B, visit: &mut Visit) -> Result<Response<Outgoing>> {
+    async fn answer<B: Arriving>(
+        &self,
+        machine: &Machine,
+        head: &Parts,
+        body: B,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
         if head.extensions.get::<FramedTwice>().is_some() {
             return Err(framed_twice());
         }
@@ -122,7 +134,11 @@ impl Door {
             return Ok(head::plain(StatusCode::OK, "{\"status\":\"ok\"}", visit.leave()));
         }
         if let Target::Ready = target {
-            let (status, text) = if self.ready() { (StatusCode::OK, "{\"status\":\"ready\"}") } else { (StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"not ready\"}") };
+            let (status, text) = if self.ready() {
+                (StatusCode::OK, "{\"status\":\"ready\"}")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"not ready\"}")
+            };
             return Ok(head::plain(status, text, visit.leave()));
         }
         let caller = credentials::identify(&head.headers, machine)?;
@@ -188,13 +204,15 @@ impl Drop for Inside {
 pub(crate) struct FramedTwice;
 
 fn framed_twice() -> Error {
-    let mut error = Error::invalid(None, "The request has both `Transfer-Encoding` and `Content-Length`: send one of them.");
+    let mut error =
+        Error::invalid(None, "The request has both `Transfer-Encoding` and `Content-Length`: send one of them.");
     error.cause = "framed_twice".into();
     error
 }
 
 pub(crate) fn stopping() -> Error {
-    Error::new(Kind::Unavailable, Origin::Gateway, "Sluice is stopping and could not wait for this answer any longer.").after(std::time::Duration::from_secs(1))
+    Error::new(Kind::Unavailable, Origin::Gateway, "Sluice is stopping and could not wait for this answer any longer.")
+        .after(std::time::Duration::from_secs(1))
 }
 
 /// Now, for those who must not read clocks elsewhere.

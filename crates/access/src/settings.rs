@@ -94,7 +94,11 @@ impl LimitSettings {
     /// What the schema cannot say.
     pub fn validate(&self, path: &str, findings: &mut Findings) {
         let size = self.header_max.0;
-        findings.require((8 << 10..=1 << 20).contains(&size), format!("{path}.header_max"), "must be between 8KiB and 1MiB");
+        findings.require(
+            (8 << 10..=1 << 20).contains(&size),
+            format!("{path}.header_max"),
+            "must be between 8KiB and 1MiB",
+        );
         findings.require(self.headers_max >= 10, format!("{path}.headers_max"), "must be at least 10");
         findings.require(self.connections_max > 0, format!("{path}.connections_max"), "must be at least 1");
         findings.require(self.h2_streams_max > 0, format!("{path}.h2_streams_max"), "must be at least 1");
@@ -103,7 +107,11 @@ impl LimitSettings {
             ("body_timeout_ms", self.body_timeout_ms),
             ("body_total_timeout_ms", self.body_total_timeout_ms),
         ] {
-            findings.require(span.0 > 0, format!("{path}.{key}"), "must be at least 1: without it a slow client could stay for ever");
+            findings.require(
+                span.0 > 0,
+                format!("{path}.{key}"),
+                "must be at least 1: without it a slow client could stay for ever",
+            );
         }
     }
 }

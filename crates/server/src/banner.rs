@@ -21,13 +21,17 @@ pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: Socket
     let names: Vec<&str> = config.models.iter().map(|model| model.model_name.as_str()).collect();
     let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     let more = names.len().saturating_sub(8);
-    let _ = writeln!(out, "  models         {shown}{}", if more > 0 { format!(" and {more} more") } else { String::new() });
+    let _ =
+        writeln!(out, "  models         {shown}{}", if more > 0 { format!(" and {more} more") } else { String::new() });
     let key = if config.open() { "" } else { " -H \"authorization: Bearer $SLUICE_KEY\"" };
     let insecure = if config.listen.tls.is_some() { " -k" } else { "" };
     let body = serde_json::json!({ "model": names.first(), "messages": [{ "role": "user", "content": "Hello" }] });
     // A quote in a model's name would end the shell's.
     let body = body.to_string().replace('\'', "'\\''");
-    let _ = writeln!(out, "\nTry it:\n\n  curl{insecure} {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'\n");
+    let _ = writeln!(
+        out,
+        "\nTry it:\n\n  curl{insecure} {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'\n"
+    );
     if !config.open() {
         out.push_str("with SLUICE_KEY set to a key made by: sluice key create --tenant NAME\n\n");
     }

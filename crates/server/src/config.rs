@@ -75,7 +75,8 @@ impl Config {
         config.validate(&mut findings);
         let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
         document.refuse(faults)?;
-        let print = format!("{:08x}", random::hash(serde_json::to_string(&config).unwrap_or_default().as_bytes()) >> 32);
+        let print =
+            format!("{:08x}", random::hash(serde_json::to_string(&config).unwrap_or_default().as_bytes()) >> 32);
         Ok(Loaded { config, print })
     }
 
@@ -113,7 +114,11 @@ impl Config {
         let mut names = HashSet::new();
         for (i, model) in self.models.iter().enumerate() {
             model.validate(&format!("models[{i}]"), findings);
-            findings.require(names.insert(&model.model_name), format!("models[{i}].model_name"), format!("`{}` is listed twice", model.model_name));
+            findings.require(
+                names.insert(&model.model_name),
+                format!("models[{i}].model_name"),
+                format!("`{}` is listed twice", model.model_name),
+            );
         }
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {

@@ -23,7 +23,11 @@ const TEND: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // The control plane: everything that is not a client's connection.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("sluice-control").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_name("sluice-control")
+        .build()?;
     runtime.block_on(serve(args))
 }
 
@@ -42,7 +46,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let mut metrics = Metrics::new();
     let live: Arc<std::sync::OnceLock<std::sync::Weak<Running>>> = Arc::default();
     let shown = Arc::clone(&live);
-    metrics.watch(move || shown.get().and_then(std::sync::Weak::upgrade).map_or_else(Vec::new, |running| running.gauges()));
+    metrics.watch(move || {
+        shown.get().and_then(std::sync::Weak::upgrade).map_or_else(Vec::new, |running| running.gauges())
+    });
     metrics.reloaded(true, &machine.version);
     let metrics = Arc::new(metrics);
     let log = config.telemetry.access_log.then(|| AccessLog::to(std::io::stdout())).transpose()?;
@@ -51,12 +57,20 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
     let door = Door::new(machine, Arc::clone(&recorder) as _);
     let tls = config.listen.tls.as_ref().map(Tls::load).transpose().context("listen.tls")?;
-    let listener = Listener::bind(config.address(), config.limits.connections_max).with_context(|| busy("listen.http", config.address()))?;
+    let listener = Listener::bind(config.address(), config.limits.connections_max)
+        .with_context(|| busy("listen.http", config.address()))?;
     let control = admin::bind(config.listen.admin).await.with_context(|| busy("listen.admin", config.listen.admin))?;
     let cores = Arc::new(Cores::start(threads, &door, tls)?);
     let banner = banner::text(config, &about, listener.address()?, control.local_addr()?);
 
-    let running = Arc::new(Running { door, cores, stages: ArcSwap::from_pointee(stages), state, metrics, data_dir: args.data_dir.clone() });
+    let running = Arc::new(Running {
+        door,
+        cores,
+        stages: ArcSwap::from_pointee(stages),
+        state,
+        metrics,
+        data_dir: args.data_dir.clone(),
+    });
     live.get_or_init(|| Arc::downgrade(&running));
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
@@ -117,4 +131,3 @@ fn cores_available() -> usize {
 fn busy(key: &str, address: std::net::SocketAddr) -> String {
     format!("cannot listen on {address} (`{key}`): is another program using it?")
 }
-

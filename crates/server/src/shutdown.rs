@@ -45,7 +45,13 @@ pub(crate) async fn asked() {
 }
 
 /// Empties the house. A second signal cuts every wait short.
-pub(crate) async fn finish(settings: &ShutdownSettings, door: &Door, cores: &Cores, accepting: &CancellationToken, signals: &mut Signals) {
+pub(crate) async fn finish(
+    settings: &ShutdownSettings,
+    door: &Door,
+    cores: &Cores,
+    accepting: &CancellationToken,
+    signals: &mut Signals,
+) {
     tracing::info!(inside = door.inside(), "stopping");
     door.drain();
     let leave = async {

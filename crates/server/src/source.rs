@@ -26,20 +26,28 @@ struct Cloud {
 const CLOUDS: &[Cloud] = &[
     Cloud { name: "OpenAI", variable: "OPENAI_API_KEY", url: "https://api.openai.com/v1" },
     Cloud { name: "Anthropic", variable: "ANTHROPIC_API_KEY", url: "https://api.anthropic.com/v1" },
-    Cloud { name: "Gemini", variable: "GEMINI_API_KEY", url: "https://generativelanguage.googleapis.com/v1beta/openai" },
+    Cloud {
+        name: "Gemini",
+        variable: "GEMINI_API_KEY",
+        url: "https://generativelanguage.googleapis.com/v1beta/openai",
+    },
     Cloud { name: "DeepSeek", variable: "DEEPSEEK_API_KEY", url: "https://api.deepseek.com/v1" },
 ];
 
 /// Finds the config to start with.
 pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{}", faults.render()))?;
+        let loaded =
+            Config::load(path).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{}", faults.render()))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }
     if !args.backend.is_empty() {
         return backends(&args.backend).await;
     }
-    let clouds: Vec<_> = CLOUDS.iter().filter_map(|cloud| Some((cloud, environment::variable(cloud.variable).filter(|key| !key.is_empty())?))).collect();
+    let clouds: Vec<_> = CLOUDS
+        .iter()
+        .filter_map(|cloud| Some((cloud, environment::variable(cloud.variable).filter(|key| !key.is_empty())?)))
+        .collect();
     if !clouds.is_empty() {
         return self::clouds(clouds).await;
     }
@@ -51,7 +59,8 @@ pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
 async fn backends(urls: &[String]) -> anyhow::Result<Source> {
     let (mut models, mut kinds) = (Vec::<ModelSettings>::new(), Vec::new());
     for url in urls {
-        let found = detect::detect(url, None).await.map_err(anyhow::Error::msg).with_context(|| format!("--backend {url}"))?;
+        let found =
+            detect::detect(url, None).await.map_err(anyhow::Error::msg).with_context(|| format!("--backend {url}"))?;
         kinds.push(format!("{} at {url}", found.kind));
         found.models.into_iter().for_each(|model| join(&mut models, model));
     }
@@ -78,7 +87,10 @@ async fn clouds(clouds: Vec<(&Cloud, String)>) -> anyhow::Result<Source> {
         }
     }
     if models.is_empty() {
-        bail!("{}.\nName a backend with --backend URL, write a config, or unset the variable to try the simulator", failed.join("\n"));
+        bail!(
+            "{}.\nName a backend with --backend URL, write a config, or unset the variable to try the simulator",
+            failed.join("\n")
+        );
     }
     failed.iter().for_each(|fault| tracing::warn!("{fault}"));
     Ok(Source { loaded: made(models), about: used.join(", ") })

@@ -117,7 +117,7 @@ async fn check_alone(stream: bool) {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Every fault beside a good instance: no call fails, and one was tried twice.
+/// Every fault beside a good instance: no call fails, and at least one was tried twice.
 async fn check_rescued(stream: bool) {
     let mut wrong = Vec::new();
     for fault in faults(stream) {
@@ -132,8 +132,8 @@ async fn check_rescued(stream: bool) {
                 other => wrong.push(format!("{}: {:?}", fault.name, other.map(|answer| answer.text()))),
             }
         }
-        attempts.sort_unstable();
-        if attempts != ["1", "2"] {
+        // Retries take turns too: with two instances the faulty one may be whose turn it is both times.
+        if attempts.len() != 2 || !attempts.iter().any(|count| count == "2") {
             wrong.push(format!("{}: x-sluice-attempts {attempts:?}", fault.name));
         }
     }

@@ -27,7 +27,8 @@ const DEADLINE_MAX: Duration = Duration::from_secs(86_400);
 /// Reads a body to its end.
 pub(super) async fn read(headers: &HeaderMap, mut body: impl Arriving, limits: &LimitSettings) -> Result<Bytes> {
     let max = limits.body_max.bytes();
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(limits));
     }
@@ -58,13 +59,18 @@ async fn piece(body: &mut impl Arriving, limits: &LimitSettings, left: Duration)
 }
 
 fn too_large(limits: &LimitSettings) -> Error {
-    Error::new(Kind::TooLarge, Origin::Caller, format!("The request body is larger than the {} bytes allowed here.", limits.body_max.0))
+    Error::new(
+        Kind::TooLarge,
+        Origin::Caller,
+        format!("The request body is larger than the {} bytes allowed here.", limits.body_max.0),
+    )
 }
 
 /// What the head says to whoever reads the body.
 pub(super) fn envelope(head: &Parts, operation: Operation, machine: &Machine, id: &RequestId) -> Envelope {
     let session = head.headers.get("x-session-id").map(|value| random::hash(value.as_bytes()));
-    let shown = |name: &&'static str| head.headers.get(*name).map(|value| (*name, Bytes::copy_from_slice(value.as_bytes())));
+    let shown =
+        |name: &&'static str| head.headers.get(*name).map(|value| (*name, Bytes::copy_from_slice(value.as_bytes())));
     let own = ("x-request-id", Bytes::copy_from_slice(id.as_str().as_bytes()));
     let forward: Arc<[_]> = machine.forward.iter().filter_map(shown).chain([own]).collect();
     Envelope { operation, session, forward }
@@ -76,7 +82,10 @@ pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
     let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_millis);
     match millis.filter(|span| !span.is_zero() && *span <= DEADLINE_MAX) {
         Some(span) => Ok(Some(span)),
-        None => Err(Error::invalid(Some("x-sluice-deadline-ms"), "`x-sluice-deadline-ms` must be a whole number of milliseconds from 1 to 86400000.")),
+        None => Err(Error::invalid(
+            Some("x-sluice-deadline-ms"),
+            "`x-sluice-deadline-ms` must be a whole number of milliseconds from 1 to 86400000.",
+        )),
     }
 }
 

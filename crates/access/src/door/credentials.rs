@@ -18,7 +18,9 @@ pub(super) fn identify(headers: &HeaderMap, machine: &Machine) -> Result<Caller>
         Some((_, Some(caller))) => caller.clone(),
         _ if machine.open => Caller::anonymous(),
         None => return Err(refused("No API key was sent: send it as `Authorization: Bearer <key>`.")),
-        Some((key, None)) if key::mistyped(key) => return Err(refused("The API key is mistyped or cut off: its check digits do not fit.")),
+        Some((key, None)) if key::mistyped(key) => {
+            return Err(refused("The API key is mistyped or cut off: its check digits do not fit."));
+        }
         Some((_, None)) => return Err(refused("The API key is not known here.")),
     };
     agrees(headers, &caller)?;
@@ -39,7 +41,11 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 fn agrees(headers: &HeaderMap, caller: &Caller) -> Result<()> {
     match headers.get("x-tenant-id") {
         Some(value) if value.as_bytes() != caller.tenant.as_str().as_bytes() => {
-            let mut error = Error::new(Kind::Forbidden, Origin::Caller, "`x-tenant-id` names another tenant than the one the credential belongs to.");
+            let mut error = Error::new(
+                Kind::Forbidden,
+                Origin::Caller,
+                "`x-tenant-id` names another tenant than the one the credential belongs to.",
+            );
             error.field = Some("x-tenant-id".into());
             Err(error)
         }

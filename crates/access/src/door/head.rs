@@ -73,7 +73,11 @@ pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Resp
         Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
         Kind::WrongMethod => drop(HeaderValue::from_str(&error.cause).map(|allowed| headers.insert(ALLOW, allowed))),
         // Part of the body may still be on its way: the connection cannot be used again.
-        Kind::TooLarge | Kind::SlowRequest | Kind::Invalid if error.kind != Kind::Invalid || error.cause == "framed_twice" => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
+        Kind::TooLarge | Kind::SlowRequest | Kind::Invalid
+            if error.kind != Kind::Invalid || error.cause == "framed_twice" =>
+        {
+            drop(headers.insert(CONNECTION, HeaderValue::from_static("close")))
+        }
         _ => {}
     }
     let cause = if error.cause.is_empty() { format!("{:?}", error.kind).into() } else { error.cause.as_ref().into() };

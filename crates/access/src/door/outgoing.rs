@@ -54,7 +54,13 @@ impl Outgoing {
         Self(State::Whole { bytes, status, outcome, visit })
     }
 
-    pub(super) fn stream(deltas: Box<dyn Deltas>, held: Vec<Box<dyn Any + Send>>, silence: Duration, visit: Visit, closing: CancellationToken) -> Self {
+    pub(super) fn stream(
+        deltas: Box<dyn Deltas>,
+        held: Vec<Box<dyn Any + Send>>,
+        silence: Duration,
+        visit: Visit,
+        closing: CancellationToken,
+    ) -> Self {
         let company = (!silence.is_zero()).then(|| Company::new(silence));
         let closing = Box::pin(closing.cancelled_owned());
         Self(State::Stream(Box::new(Streaming { deltas, _held: held, company, closing, visit })))
@@ -123,7 +129,9 @@ impl Streaming {
                 self.end(Outcome::Answered);
                 Poll::Ready(Piece::Last(None))
             }
-            Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => Poll::Ready(self.break_off(&super::stopping())),
+            Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(self.break_off(&super::stopping()))
+            }
             Poll::Pending => match &mut self.company {
                 Some(company) => company.poll(cx).map(|()| Piece::More(COMMENT)),
                 None => Poll::Pending,

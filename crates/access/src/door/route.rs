@@ -34,7 +34,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Target> {
     if *method == allowed {
         return Ok(target);
     }
-    let mut error = Error::new(Kind::WrongMethod, Origin::Caller, format!("{method} is not allowed here: use {allowed}."));
+    let mut error =
+        Error::new(Kind::WrongMethod, Origin::Caller, format!("{method} is not allowed here: use {allowed}."));
     error.cause = if allowed == Method::GET { "GET".into() } else { "POST".into() };
     Err(error)
 }
@@ -81,7 +82,11 @@ pub(super) fn model(machine: &Machine, name: &str) -> Result<Value> {
         return Ok(entry(name, machine.created));
     }
     let name: String = name.chars().take(200).collect();
-    let mut error = Error::new(Kind::UnknownModel, Origin::Caller, format!("The model `{name}` does not exist here. GET /v1/models lists the ones that do."));
+    let mut error = Error::new(
+        Kind::UnknownModel,
+        Origin::Caller,
+        format!("The model `{name}` does not exist here. GET /v1/models lists the ones that do."),
+    );
     error.field = Some("model".into());
     Err(error)
 }
@@ -97,10 +102,19 @@ mod tests {
     #[test]
     fn every_path_has_its_target_and_its_method() {
         assert_eq!(find(&Method::POST, "/v1/chat/completions").unwrap(), Target::Call(Operation::Chat));
-        assert_eq!(find(&Method::GET, "/v1/models/Qwen/Qwen2.5%2d7B").unwrap(), Target::Model("Qwen/Qwen2.5-7B".into()));
+        assert_eq!(
+            find(&Method::GET, "/v1/models/Qwen/Qwen2.5%2d7B").unwrap(),
+            Target::Model("Qwen/Qwen2.5-7B".into())
+        );
         assert_eq!(find(&Method::GET, "/v1/models/%zz%").unwrap(), Target::Model("%zz%".into()));
-        assert_eq!(find(&Method::GET, "/v1/chat/completions").unwrap_err().message, "GET is not allowed here: use POST.");
-        assert_eq!(find(&Method::POST, "/chat/completions").unwrap_err().message, "There is nothing at `/chat/completions`. The base URL ends in /v1.");
+        assert_eq!(
+            find(&Method::GET, "/v1/chat/completions").unwrap_err().message,
+            "GET is not allowed here: use POST."
+        );
+        assert_eq!(
+            find(&Method::POST, "/chat/completions").unwrap_err().message,
+            "There is nothing at `/chat/completions`. The base URL ends in /v1."
+        );
         assert_eq!(find(&Method::GET, "/v1/models/").unwrap_err().kind, Kind::UnknownPath);
     }
 }

@@ -15,10 +15,10 @@ const ID_MAX: usize = 128;
 const PATH_MAX: usize = 256;
 
 /// What is known about a request so far. Dropped before it was finished, it counts as left by its client.
-pub struct Visit(Option<Record>);
+pub(super) struct Visit(Option<Record>);
 
 /// The record inside; taken out when the visit ends.
-pub struct Record {
+pub(super) struct Record {
     pub(super) id: RequestId,
     pub(super) started: Moment,
     at: SystemTime,
@@ -154,7 +154,9 @@ fn new_id() -> RequestId {
 /// The paths that nearly all requests have, without an allocation each.
 fn known(path: &str) -> Option<Arc<str>> {
     static KNOWN: OnceLock<[Arc<str>; 6]> = OnceLock::new();
-    let known = KNOWN.get_or_init(|| ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/ready"].map(Arc::from));
+    let known = KNOWN.get_or_init(|| {
+        ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/ready"].map(Arc::from)
+    });
     known.iter().find(|known| &***known == path).cloned()
 }
 

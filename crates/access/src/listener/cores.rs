@@ -44,7 +44,8 @@ impl Cores {
     /// When a thread or its runtime cannot be made.
     pub fn start(count: usize, door: &Arc<Door>, tls: Option<Tls>) -> std::io::Result<Self> {
         let (drain, tls) = (CancellationToken::new(), Arc::new(ArcSwapOption::from_pointee(tls)));
-        let cores = (0..count.max(1)).map(|index| Core::start(index, Arc::clone(door), Arc::clone(&tls), drain.clone()));
+        let cores =
+            (0..count.max(1)).map(|index| Core::start(index, Arc::clone(door), Arc::clone(&tls), drain.clone()));
         Ok(Self { cores: cores.collect::<std::io::Result<_>>()?, tls, drain })
     }
 
@@ -93,10 +94,16 @@ impl Cores {
 }
 
 impl Core {
-    fn start(index: usize, door: Arc<Door>, tls: Arc<ArcSwapOption<Tls>>, drain: CancellationToken) -> std::io::Result<Self> {
+    fn start(
+        index: usize,
+        door: Arc<Door>,
+        tls: Arc<ArcSwapOption<Tls>>,
+        drain: CancellationToken,
+    ) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handover, mut arrivals) = mpsc::channel::<Incoming>(HANDOVER);
-        let (connections, stop, handle) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new(), runtime.handle().clone());
+        let (connections, stop, handle) =
+            (Arc::new(AtomicUsize::new(0)), CancellationToken::new(), runtime.handle().clone());
         let (counter, stopped) = (Arc::clone(&connections), stop.clone());
         let work = async move {
             while let Some(incoming) = arrivals.recv().await {

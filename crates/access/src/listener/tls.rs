@@ -35,7 +35,8 @@ impl Tls {
     /// When they cannot be read or do not fit.
     pub fn load(settings: &TlsSettings) -> Result<Self, TlsError> {
         let certs = certificates(&settings.cert)?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|fault| TlsError::Unreadable(settings.key.clone(), fault))?;
+        let key = PrivateKeyDer::from_pem_file(&settings.key)
+            .map_err(|fault| TlsError::Unreadable(settings.key.clone(), fault))?;
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
@@ -44,6 +45,7 @@ impl Tls {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |fault| TlsError::Unreadable(path.to_owned(), fault);
-    let certs: Vec<_> = CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
+    let certs: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
     if certs.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(certs) }
 }

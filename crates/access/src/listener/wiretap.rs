@@ -44,7 +44,8 @@ impl Head {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         // A head whose beginning was read together with the request before it cannot be judged: refuse it too.
         let Some(head) = end.and_then(|end| bytes.get(..end)) else { return true };
-        head.split(|byte| *byte == b'\n').any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")))
+        head.split(|byte| *byte == b'\n')
+            .any(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:")))
     }
 
     /// A request has been read and is of no interest.
@@ -94,7 +95,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -106,9 +106,10 @@ impl Metrics {
 
     pub(super) fn show(&self) -> String {
         let mut out = String::new();
-        // Writing to a `String` cannot fail.
-        drop(text::encode(&mut out, &self.registry));
-        out
+        match text::encode(&mut out, &self.registry) {
+            Ok(()) => out,
+            Err(fmt::Error) => unreachable!("writing to a text cannot fail"),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
@@ -233,7 +234,7 @@ impl Histogram {
 
     /// Pairs of upper bound and count, as the encoder wants them: it adds them up itself.
     fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = self.bounds.iter().copied().chain([f64::MAX]);
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied()).collect()
     }
 }

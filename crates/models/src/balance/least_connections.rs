@@ -18,7 +18,8 @@ struct LeastConnections(AtomicUsize);
 impl Balance for LeastConnections {
     fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
         let turn = self.0.fetch_add(1, Ordering::Relaxed);
-        least_in_turn(candidates, turn, |candidate| f64::from(candidate.busy) / candidate.weight)
+        // Counting the call to come lets weight, and the trust that failures have cost, decide among the idle too.
+        least_in_turn(candidates, turn, |candidate| f64::from(candidate.busy + 1) / candidate.weight)
     }
 }
 

@@ -18,11 +18,12 @@ struct LeastLoad(AtomicUsize);
 impl Balance for LeastLoad {
     fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
         let turn = self.0.fetch_add(1, Ordering::Relaxed);
+        // The call to come counts, so that weight and trust decide among the idle too.
         // Where only some have a limit, shares cannot be compared with counts: all go by weight then.
         let limited = candidates.iter().all(|candidate| candidate.limit.is_some());
         least_in_turn(candidates, turn, |candidate| {
             let capacity = candidate.limit.filter(|_| limited).map_or(1.0, f64::from) * candidate.weight;
-            f64::from(candidate.busy) / capacity
+            f64::from(candidate.busy + 1) / capacity
         })
     }
 }

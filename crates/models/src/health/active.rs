@@ -36,7 +36,12 @@ async fn check(endpoint: &Endpoint, path: &str, within: Duration) -> bool {
 }
 
 /// A plain GET on a connection of its own: status, and up to 1 MiB of body.
-pub(crate) async fn get(endpoint: &Endpoint, path: &str, key: Option<&Secret>, within: Duration) -> Option<(u16, Vec<u8>)> {
+pub(crate) async fn get(
+    endpoint: &Endpoint,
+    path: &str,
+    key: Option<&Secret>,
+    within: Duration,
+) -> Option<(u16, Vec<u8>)> {
     const BODY_MAX: usize = 1 << 20;
     let mut connection = Connection::open(endpoint, within).await.ok()?;
     let mut request = http::Request::new(Outbound::empty());

@@ -14,12 +14,16 @@ pub(crate) fn create(args: &KeyCreateArgs) -> anyhow::Result<ExitCode> {
     let made = NewKey::generate(&pepper).context("cannot make a key")?;
     let key = made.key.expose();
     if args.json {
-        let shown = json!({ "tenant": args.tenant, "name": args.name, "id": made.id.as_str(), "key": key, "hash": made.hash });
+        let shown =
+            json!({ "tenant": args.tenant, "name": args.name, "id": made.id.as_str(), "key": key, "hash": made.hash });
         println!("{shown}");
     } else {
         println!("{key}\n");
         println!("This is the only time the key is shown. To let it in, put its hash into sluice.yaml:\n");
-        println!("tenants:\n  - id: {}\n    keys:\n      - {{ name: {}, hash: \"{}\" }}", args.tenant, args.name, made.hash);
+        println!(
+            "tenants:\n  - id: {}\n    keys:\n      - {{ name: {}, hash: \"{}\" }}",
+            args.tenant, args.name, made.hash
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -49,4 +49,3 @@ fn settings(args: SimArgs) -> Settings {
         dimensions: defaults.dimensions,
     }
 }
-

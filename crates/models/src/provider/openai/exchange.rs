@@ -41,7 +41,10 @@ pub(super) async fn run(provider: &OpenAi, ctx: &Ctx, placed: Placed, instance: 
     if placed.attempt.call.stream && head.content_type.starts_with(b"text/event-stream") {
         stream(ctx, placed, instance, (answered, lease), head, (sent, limit)).await
     } else {
-        whole(ctx, instance, (answered, lease), head, (sent, limit)).await.map(|reply| reply.holding(placed.permit))
+        let deadline = placed.attempt.deadline;
+        whole(ctx, instance, (answered, lease), head, (sent, deadline), limit)
+            .await
+            .map(|reply| reply.holding(placed.permit))
     }
 }
 
@@ -73,17 +76,15 @@ async fn stream(
     head: Head,
     (sent, limit): (Moment, Moment),
 ) -> Result<Reply> {
-    let mut stream = Stream::new(ctx, placed, Arc::clone(instance), answered.body, lease);
-    let commit = Moment::now() + COMMIT_AFTER;
-    match tokio::time::timeout(limit.min(commit).remaining(), stream.first()).await {
+    let mut stream = Stream::new(ctx, placed, Arc::clone(instance), answered.body, lease, limit);
+    match tokio::time::timeout(COMMIT_AFTER, stream.first()).await {
         Ok(Ok(())) => {
             let now = Moment::now();
             ctx.note(Note::FirstByte(now));
             instance.succeeded(now.since(sent));
         }
         Ok(Err(error)) => return Err(stream.refuse(error)),
-        Err(_) if limit <= commit => return Err(stream.refuse(too_slow(instance, sent, "first_byte_timeout"))),
-        Err(_) => stream.expect_first_by(limit),
+        Err(_) => stream.expect_first(),
     }
     Ok(Reply::new(head, Body::Stream(Box::new(stream))))
 }
@@ -94,12 +95,16 @@ async fn whole(
     instance: &Instance,
     (mut answered, lease): (Answered, Option<Lease>),
     head: Head,
-    (sent, limit): (Moment, Moment),
+    (sent, deadline): (Moment, Moment),
+    first_by: Moment,
 ) -> Result<Reply> {
-    let body = match tokio::time::timeout(limit.remaining(), collect(&mut answered, ANSWER_MAX)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(cause)) => return Err(broken(instance, cause)),
-        Err(_) => return Err(too_slow(instance, sent, "answer_timeout")),
+    let patience = Patience { first_by, idle: instance.timeouts.idle, deadline };
+    let body = match collect(&mut answered, ANSWER_MAX, patience).await {
+        Ok(body) => body,
+        Err(cause @ ("first_byte_timeout" | "idle_timeout" | "call_timeout")) => {
+            return Err(too_slow(instance, sent, cause));
+        }
+        Err(cause) => return Err(broken(instance, cause)),
     };
     lease.map(Lease::give_back);
     let now = Moment::now();
@@ -117,15 +122,35 @@ async fn whole(
     }
 }
 
-async fn collect(answered: &mut Answered, limit: usize) -> Result<Bytes, &'static str> {
-    let Some(first) = answered.body.next().await else { return Ok(Bytes::new()) };
-    let first = first.map_err(|_| "broken_answer")?;
+/// How long to wait for the pieces of a whole answer.
+#[derive(Clone, Copy)]
+struct Patience {
+    first_by: Moment,
+    idle: Duration,
+    deadline: Moment,
+}
+
+impl Patience {
+    /// Waits for one piece, the first or a later one.
+    async fn piece(self, body: &mut Inbound, first: bool) -> Result<Option<Bytes>, &'static str> {
+        let left = if first { self.first_by.remaining() } else { self.idle.min(self.deadline.remaining()) };
+        match tokio::time::timeout(left, body.next()).await {
+            Ok(piece) => piece.transpose().map_err(|_| "broken_answer"),
+            Err(_) if first && self.first_by < self.deadline => Err("first_byte_timeout"),
+            Err(_) if !first && self.deadline > Moment::now() => Err("idle_timeout"),
+            Err(_) => Err("call_timeout"),
+        }
+    }
+}
+
+async fn collect(answered: &mut Answered, limit: usize, patience: Patience) -> Result<Bytes, &'static str> {
+    let Some(first) = patience.piece(&mut answered.body, true).await? else { return Ok(Bytes::new()) };
     if answered.body.ended() {
         return Ok(first);
     }
     let mut body = BytesMut::from(first);
-    while let Some(piece) = answered.body.next().await {
-        body.extend_from_slice(&piece.map_err(|_| "broken_answer")?);
+    while let Some(piece) = patience.piece(&mut answered.body, false).await? {
+        body.extend_from_slice(&piece);
         if body.len() > limit {
             return Err("answer_too_large");
         }
@@ -137,8 +162,8 @@ async fn collect(answered: &mut Answered, limit: usize) -> Result<Bytes, &'stati
 async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instance, limit: Moment) -> Error {
     let status = answered.status;
     let (rest, content_type) = (retry_after(&answered.headers), content_type(&answered));
-    let body = tokio::time::timeout(limit.remaining(), collect(&mut answered, ERROR_MAX)).await;
-    let body = body.ok().and_then(Result::ok);
+    let patience = Patience { first_by: limit, idle: instance.timeouts.idle, deadline: limit };
+    let body = collect(&mut answered, ERROR_MAX, patience).await.ok();
     if body.is_some() {
         lease.map(Lease::give_back);
     }

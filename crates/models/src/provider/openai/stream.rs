@@ -30,8 +30,12 @@ pub(super) struct Stream {
     last: Moment,
     deadline: Moment,
     idle: Duration,
-    /// Set while not even the first event has come.
-    first_by: Option<Moment>,
+    /// When the first byte must be there.
+    first_by: Moment,
+    /// Whether any byte has come.
+    begun: bool,
+    /// Whether the stream was handed on before its first event.
+    unproven: bool,
     /// One timer for every time-out, set again only when it fires: none is touched per piece.
     timer: Pin<Box<Sleep>>,
     gaps: Box<Gaps>,
@@ -48,7 +52,14 @@ enum State {
 }
 
 impl Stream {
-    pub(super) fn new(ctx: &Ctx, placed: Placed, instance: Arc<Instance>, body: Inbound, lease: Option<Lease>) -> Self {
+    pub(super) fn new(
+        ctx: &Ctx,
+        placed: Placed,
+        instance: Arc<Instance>,
+        body: Inbound,
+        lease: Option<Lease>,
+        first_by: Moment,
+    ) -> Self {
         let now = Moment::now();
         let (deadline, idle) = (placed.attempt.deadline, instance.timeouts.idle);
         let strip = instance.force_usage && !placed.attempt.call.wants_usage;
@@ -61,8 +72,10 @@ impl Stream {
             last: now,
             deadline,
             idle,
-            first_by: None,
-            timer: Box::pin(tokio::time::sleep(deadline.since(now).min(idle))),
+            first_by,
+            begun: false,
+            unproven: false,
+            timer: Box::pin(tokio::time::sleep(first_by.since(now))),
             gaps: Box::default(),
             lease,
             permit: Some(placed.permit),
@@ -74,13 +87,13 @@ impl Stream {
     /// An error event in its place is an error.
     pub(super) async fn first(&mut self) -> Result<()> {
         while self.watch.seen().pieces == 0 && !self.watch.seen().done && self.ahead.len() <= wire::sse::EVENT_MAX {
-            match self.body.next().await {
-                Some(Ok(read)) => {
-                    self.last = Moment::now();
+            match std::future::poll_fn(|cx| self.poll_body(cx)).await? {
+                Some(read) => {
+                    (self.last, self.begun) = (Moment::now(), true);
                     let more = self.watch.feed(read);
-                    self.ahead = if self.ahead.is_empty() { more } else { [&self.ahead[..], &more[..]].concat().into() };
+                    self.ahead =
+                        if self.ahead.is_empty() { more } else { [&self.ahead[..], &more[..]].concat().into() };
                 }
-                Some(Err(_)) => return Err(exchange::broken(&self.instance, "broken_stream")),
                 None => {
                     self.state = State::Drained;
                     let rest = self.watch.finish();
@@ -105,8 +118,17 @@ impl Stream {
     }
 
     /// Not even a first event has come, but the stream is handed on.
-    pub(super) fn expect_first_by(&mut self, limit: Moment) {
-        self.first_by = Some(limit);
+    pub(super) fn expect_first(&mut self) {
+        self.unproven = true;
+    }
+
+    /// The next bytes, in time, or what went wrong; tells the instance's health of the latter.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        match self.body.poll_next(cx) {
+            Poll::Pending => self.overdue(cx).map(Err),
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Err(exchange::broken(&self.instance, "broken_stream"))),
+            Poll::Ready(read) => Poll::Ready(Ok(read.and_then(std::io::Result::ok))),
+        }
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
@@ -117,13 +139,15 @@ impl Stream {
             if self.state != State::Flowing {
                 return Poll::Ready(self.end());
             }
-            match self.body.poll_next(cx) {
-                Poll::Pending => return self.overdue(cx).map(|error| Some(Err(error))),
-                Poll::Ready(Some(Ok(read))) => self.take(read),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(self.break_off("broken_stream")))),
-                Poll::Ready(None) => {
+            match std::task::ready!(self.poll_body(cx)) {
+                Ok(Some(read)) => self.take(read),
+                Ok(None) => {
                     self.ahead = self.watch.finish();
                     self.state = State::Drained;
+                }
+                Err(error) => {
+                    self.close();
+                    return Poll::Ready(Some(Err(error)));
                 }
             }
         }
@@ -131,14 +155,16 @@ impl Stream {
 
     fn take(&mut self, read: Bytes) {
         let now = Moment::now();
-        if self.first_by.take().is_some() {
+        self.begun = true;
+        self.ahead = self.watch.feed(read);
+        if !self.unproven {
+            self.gaps.add(now.since(self.last));
+        } else if self.watch.seen().pieces > 0 {
+            self.unproven = false;
             self.ctx.note(Note::FirstByte(now));
             self.instance.succeeded(now.since(self.last));
-        } else {
-            self.gaps.add(now.since(self.last));
         }
         self.last = now;
-        self.ahead = self.watch.feed(read);
     }
 
     /// The backend has closed the body. A stream whose end is not framed and that showed no end mark was cut.
@@ -165,17 +191,15 @@ impl Stream {
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Moment::now();
-            let silent = self.first_by.unwrap_or(self.last + self.idle);
+            let silent = if self.begun { self.last + self.idle } else { self.first_by };
             let due = silent.min(self.deadline);
             if now >= due {
-                let cause = if due == self.deadline { "call_timeout" } else { "idle_timeout" };
-                self.instance.failed(cause, None);
-                self.close();
-                let message = if cause == "call_timeout" {
-                    "The answer took longer than the model's whole-call limit."
-                } else {
-                    "The backend fell silent in the middle of its answer."
+                let (cause, message) = match self.begun {
+                    _ if due == self.deadline => ("call_timeout", "The answer took longer than this call may take."),
+                    true => ("idle_timeout", "The backend fell silent in the middle of its answer."),
+                    false => ("first_byte_timeout", "The backend did not begin its answer in time."),
                 };
+                self.instance.failed(cause, None);
                 return Poll::Ready(Error::upstream(Kind::UpstreamTimeout, cause, message));
             }
             self.timer.as_mut().reset(tokio::time::Instant::now() + due.since(now));
