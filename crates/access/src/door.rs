@@ -142,11 +142,11 @@ impl Door {
             return Ok(head::plain(status, text, visit.leave()));
         }
         let caller = credentials::identify(&head.headers, machine)?;
-        visit.caller = Some(caller.clone());
+        visit.caller = Some(caller);
         match target {
             Target::Models => Ok(head::json(route::models(machine), visit.leave())),
             Target::Model(name) => Ok(head::json(route::model(machine, &name)?, visit.leave())),
-            Target::Call(operation) => self.call(machine, head, body, operation, caller, visit).await,
+            Target::Call(operation) => self.call(machine, head, body, operation, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
     }
@@ -157,7 +157,6 @@ impl Door {
         head: &Parts,
         body: B,
         operation: Operation,
-        caller: Caller,
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
         visit.operation = Some(operation);
@@ -167,15 +166,16 @@ impl Door {
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
         visit.stream = call.stream;
-        let ctx = self.context(head, caller, visit)?;
+        let ctx = self.context(head, visit)?;
         visit.ctx = Some(ctx.clone());
         let reply: Reply = machine.core.serve(&ctx, call).await?;
         Ok(head::reply(machine, reply, visit.leave(), self.closing.clone()))
     }
 
-    fn context(&self, head: &Parts, caller: Caller, visit: &Visit) -> Result<Ctx> {
+    fn context(&self, head: &Parts, visit: &Visit) -> Result<Ctx> {
         let deadline = arrival::deadline(&head.headers)?.map(|span| visit.started + span);
         let priority = arrival::priority(&head.headers)?;
+        let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
         Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline }))
     }
 

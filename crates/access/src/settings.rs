@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use kernel::settings::{Findings, Millis, Size};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Where Sluice listens.
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct ListenSettings {
     /// The data plane: HTTP/1.1 and h2 on one port. Default: `0.0.0.0:8080` with credentials configured or `auth: none`,
     /// `127.0.0.1:8080` without.
-    #[schemars(with = "Option<String>")]
+    #[schemars(schema_with = "optional_address")]
     pub http: Option<SocketAddr>,
     /// The control plane: metrics and health.
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "address")]
     pub admin: SocketAddr,
     /// TLS on the data plane.
     pub tls: Option<TlsSettings>,
@@ -68,6 +68,14 @@ pub enum Auth {
     None,
 }
 
+fn address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "socket-address" })
+}
+
+fn optional_address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "format": "socket-address" })
+}
+
 impl Default for ListenSettings {
     fn default() -> Self {
         Self { http: None, admin: SocketAddr::from(([127, 0, 0, 1], 8090)), tls: None, threads: None }
@@ -77,8 +85,8 @@ impl Default for ListenSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
-            body_max: Size::mib(32),
-            header_max: Size(64 << 10),
+            body_max: Size::of_mib(32),
+            header_max: Size::of_kib(64),
             headers_max: 100,
             header_timeout_ms: Millis(60_000),
             body_timeout_ms: Millis(30_000),
@@ -93,7 +101,7 @@ impl Default for LimitSettings {
 impl LimitSettings {
     /// What the schema cannot say.
     pub fn validate(&self, path: &str, findings: &mut Findings) {
-        let size = self.header_max.0;
+        let size = self.header_max.bytes();
         findings.require(
             (8 << 10..=1 << 20).contains(&size),
             format!("{path}.header_max"),

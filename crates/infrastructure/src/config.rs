@@ -25,7 +25,6 @@ mod watch;
 
 pub use document::Document;
 pub use fault::{Fault, Faults, Position};
-pub use types::{Address, Secret, Size};
 pub use watch::{Sighting, Watch};
 
 /// Finds the value of an environment variable; `None` where it is not set.

@@ -58,8 +58,11 @@ pub struct Payload {
     pub model: std::ops::Range<usize>,
     /// How to make the body ask for usage in its stream: replace this range by this text. `None` when it
     /// asks already or is no stream.
-    pub force_usage: Option<(std::ops::Range<usize>, &'static str)>,
+    pub force_usage: Option<Edit>,
 }
+
+/// Replace this byte range by this text.
+pub type Edit = (std::ops::Range<usize>, &'static str);
 
 /// One try of a call: which deployment, and what has been tried before.
 #[derive(Debug, Clone)]

@@ -67,9 +67,9 @@ impl Standing {
     }
 }
 
-impl Health {
+impl Default for Health {
     /// The health of an instance nothing is known of: good.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self(Mutex::new(State {
             passive: Passive::default(),
             breaker: Breaker::default(),
@@ -80,7 +80,9 @@ impl Health {
             was_usable: true,
         }))
     }
+}
 
+impl Health {
     /// How it stands now. `alone` says that its pool has no other instance: like nginx, the passive count
     /// then never disables it.
     pub fn standing(&self, rules: &HealthSettings, alone: bool, now: Moment) -> Standing {
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_asks_for_rest_gets_it() {
-        let (health, rules) = (Health::new(), HealthSettings::default());
+        let (health, rules) = (Health::default(), HealthSettings::default());
         health.failed(&rules, Some(Duration::from_secs(2)), at(0));
         assert_eq!(health.standing(&rules, false, at(1_999)), Standing::Resting);
         assert_eq!(health.standing(&rules, false, at(2_001)), Standing::Usable);
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn active_checks_take_it_out_after_fall_failures_and_back_after_one_success() {
-        let (health, rules) = (Health::new(), HealthSettings { fall: 2, ..HealthSettings::default() });
+        let (health, rules) = (Health::default(), HealthSettings { fall: 2, ..HealthSettings::default() });
         assert!(!health.checked(&rules, false));
         assert_eq!(health.standing(&rules, false, at(0)), Standing::Usable);
         assert!(health.checked(&rules, false));
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn slow_start_grows_from_a_tenth_to_the_whole_and_never_applies_at_process_start() {
         let rules = HealthSettings { slow_start_ms: Millis(1_000), fall: 1, ..HealthSettings::default() };
-        let health = Health::new();
+        let health = Health::default();
         health.standing(&rules, false, at(0));
         assert_eq!(health.ramp(&rules, at(0)), 1.0);
         health.checked(&rules, false);

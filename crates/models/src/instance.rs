@@ -56,7 +56,7 @@ impl Vitals {
     pub(crate) fn new(limit: Option<u32>, endpoint: Option<&Endpoint>) -> Self {
         Self {
             slots: Slots::new(limit),
-            health: Health::new(),
+            health: Health::default(),
             timing: PeakEwma::new(),
             pool: endpoint.map(|endpoint| Arc::new(Pool::new(endpoint.clone()))),
         }

@@ -15,7 +15,7 @@ pub(crate) fn order(deployments: &[Arc<Deployment>], affinity: Option<u64>, rand
     left.sort_by_key(|deployment| std::cmp::Reverse(deployment.weight));
     let total: u64 = left.iter().map(|deployment| u64::from(deployment.weight)).sum();
     let lot = affinity.map_or_else(|| random.next(), random::mix);
-    let mut lot = (u128::from(lot) * u128::from(total) >> 64) as u64;
+    let mut lot = ((u128::from(lot) * u128::from(total)) >> 64) as u64;
     let first = left.iter().position(|deployment| {
         let weight = u64::from(deployment.weight);
         let hit = lot < weight;

@@ -7,7 +7,6 @@ use std::path::Path;
 use access::{Auth, LimitSettings, ListenSettings};
 use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
-use kernel::random;
 use kernel::settings::{Findings, Millis};
 use models::ModelSettings;
 use schemars::JsonSchema;
@@ -56,7 +55,7 @@ pub(crate) struct ShutdownSettings {
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
-    /// A fingerprint of its text.
+    /// A fingerprint of its values.
     pub(crate) print: String,
 }
 
@@ -75,9 +74,7 @@ impl Config {
         config.validate(&mut findings);
         let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
         document.refuse(faults)?;
-        let print =
-            format!("{:08x}", random::hash(serde_json::to_string(&config).unwrap_or_default().as_bytes()) >> 32);
-        Ok(Loaded { config, print })
+        Ok(Loaded { config, print: document.fingerprint() })
     }
 
     /// Whether anyone may call.

@@ -39,17 +39,9 @@ impl Running {
     pub(crate) async fn follow(&self, path: PathBuf, mut current: Loaded) -> std::io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let (_watch, mut sightings) = Watch::start(&path, POLL)?;
-        let mut generation = 1;
+        let (mut generation, mut asked) = (1, false);
+        // The first round is for what changed between reading the file and watching it.
         loop {
-            let asked = tokio::select! {
-                _ = hangup.recv() => true,
-                changed = sightings.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    false
-                }
-            };
             match self.reload(&path, generation + 1, &current) {
                 Ok(Some(loaded)) => {
                     (current, generation) = (loaded, generation + 1);
@@ -62,19 +54,31 @@ impl Running {
                     tracing::error!("the changed config is not usable and changes nothing:\n{fault:#}");
                 }
             }
+            asked = tokio::select! {
+                _ = hangup.recv() => true,
+                changed = sightings.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let trouble = sightings.borrow_and_update().trouble.clone();
+                    if let Some(trouble) = trouble {
+                        tracing::warn!("cannot watch the config: {trouble}");
+                    }
+                    false
+                }
+            };
         }
     }
 
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
-        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("{}", faults.render()))?;
+        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // A certificate may have changed in a file the config only names.
         let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
         if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
             self.cores.renew(tls);
         }
         if loaded.print == current.print {
-            self.metrics.reloaded(true, &self.door.machine().version);
             return Ok(None);
         }
         for (key, changed) in fixed(&loaded.config, &current.config) {

@@ -37,8 +37,7 @@ const CLOUDS: &[Cloud] = &[
 /// Finds the config to start with.
 pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded =
-            Config::load(path).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{}", faults.render()))?;
+        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }
     if !args.backend.is_empty() {

@@ -26,7 +26,7 @@ const DEADLINE_MAX: Duration = Duration::from_secs(86_400);
 
 /// Reads a body to its end.
 pub(super) async fn read(headers: &HeaderMap, mut body: impl Arriving, limits: &LimitSettings) -> Result<Bytes> {
-    let max = limits.body_max.bytes();
+    let max = limits.body_max.len();
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
@@ -62,7 +62,7 @@ fn too_large(limits: &LimitSettings) -> Error {
     Error::new(
         Kind::TooLarge,
         Origin::Caller,
-        format!("The request body is larger than the {} bytes allowed here.", limits.body_max.0),
+        format!("The request body is larger than the {} bytes allowed here.", limits.body_max.bytes()),
     )
 }
 

@@ -15,7 +15,7 @@ const ID_MAX: usize = 128;
 const PATH_MAX: usize = 256;
 
 /// What is known about a request so far. Dropped before it was finished, it counts as left by its client.
-pub(super) struct Visit(Option<Record>);
+pub(super) struct Visit(Option<Box<Record>>);
 
 /// The record inside; taken out when the visit ends.
 pub(super) struct Record {
@@ -38,7 +38,7 @@ pub(super) struct Record {
 impl Visit {
     pub(super) fn begin(head: &Parts, sink: Arc<dyn Sink>, inside: Inside) -> Self {
         let path = head.uri.path();
-        Self(Some(Record {
+        Self(Some(Box::new(Record {
             id: request_id(head),
             started: super::now(),
             at: SystemTime::now(),
@@ -53,7 +53,7 @@ impl Visit {
             sent: 0,
             sink,
             _inside: inside,
-        }))
+        })))
     }
 
     /// Moves the visit out, to where its answer is written.

@@ -78,14 +78,14 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
-    let tape = Head::new(limits.header_max.bytes());
+    let tape = Head::new(limits.header_max.len());
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout_ms.duration())
         .max_headers(usize::from(limits.headers_max))
-        .max_header_size(limits.header_max.bytes())
-        .max_buf_size(limits.header_max.bytes().max(BUFFER_MAX));
+        .max_header_size(limits.header_max.len())
+        .max_buf_size(limits.header_max.len().max(BUFFER_MAX));
     let (door, service_tape) = (Arc::clone(&manners.door), tape.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (door, tape) = (Arc::clone(&door), service_tape.clone());
@@ -120,7 +120,7 @@ async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams_max)
-        .max_header_list_size(u32::try_from(limits.header_max.0).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_max.bytes()).unwrap_or(u32::MAX))
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .keep_alive_interval(H2_PING)

@@ -13,7 +13,7 @@ use super::Lookup;
 use super::check;
 use super::compose;
 use super::fault::{Fault, Faults, Position};
-use super::node::Node;
+use super::node::{Node, Readings};
 use super::source::Source;
 use super::trail::Step;
 
@@ -96,6 +96,12 @@ impl Document {
             let message = self.discreet(error.inner().to_string());
             self.refused(vec![Fault::new(Step::write(&steps), position, message)])
         })
+    }
+
+    /// A short digest of every value, environment included: two documents that mean the same have the same.
+    pub fn fingerprint(&self) -> String {
+        let value = self.root.value(&Readings::default());
+        blake3::hash(value.to_string().as_bytes()).to_hex().chars().take(8).collect()
     }
 
     /// Where the setting at `path` (`models[0].endpoint`) is written, or its nearest ancestor that is;

@@ -152,6 +152,8 @@ mod tests {
 
     #[test]
     fn every_bad_reference_of_a_text_is_reported() {
+        // A default cannot hold a variable: its `}` would be taken for the end of both.
+        assert!(substitute("${A:-${HOST}}", &lookup).is_err());
         let troubles = substitute("${A} $${B} ${1} ${HOST} ${", &lookup).unwrap_err();
         let told: Vec<_> = troubles.iter().map(|t| (t.ordinal, t.message.as_str(), t.suggestion.as_deref())).collect();
         assert_eq!(

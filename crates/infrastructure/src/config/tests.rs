@@ -2,11 +2,14 @@
 //! `faults` what is wrong, in `bounds` what is too much and what holds for every text.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use super::{Address, Document, Faults, Secret, Size};
+use kernel::settings::{Secret, Size};
+
+use super::{Document, Faults};
 
 mod bounds;
 mod faults;
@@ -30,8 +33,19 @@ struct Config {
 #[derive(Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct Listen {
-    http: Address,
-    admin: Option<Address>,
+    #[schemars(schema_with = "address")]
+    http: SocketAddr,
+    #[serde(default)]
+    #[schemars(schema_with = "optional_address")]
+    admin: Option<SocketAddr>,
+}
+
+fn address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "socket-address" })
+}
+
+fn optional_address(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "format": "socket-address" })
 }
 
 #[derive(Debug, Deserialize, JsonSchema, PartialEq)]
@@ -128,11 +142,22 @@ fn model(text: &str) -> Model {
 
 #[test]
 fn a_whole_file_becomes_its_type() {
-    let text = "\u{feff}# comment\r\nlisten: { http: 0.0.0.0:8080 }\r\nmodels:\r\n- &m\r\n  model_name: a\r\n  \
-        port: 80\r\n  max_body: 64MiB\r\n- *m\r\nstrategy: { fallback: [a] }\r\ncache: { type: memory, max_bytes: 1 }\r\n\
-        backends: [x, [y, z]]\r\nheaders: { a: 'x', \"b\": >-\r\n  y }\r\nbalance: least_load\r\n";
-    let text = text.replace("{ a: 'x', \"b\": >-\r\n  y }", "{ a: 'x', \"b\": y }");
-    let config = read(&text).unwrap();
+    let text = "\u{feff}# comment
+listen: { http: 0.0.0.0:8080 }
+models:
+- &m
+  model_name: a
+  port: 80
+  max_body: 64MiB
+- *m
+strategy: { fallback: [a] }
+cache: { type: memory, max_bytes: 1 }
+backends: [x, [y, z]]
+headers: { a: 'x', \"b\": y }
+balance: least_load
+";
+    let config = read(text).unwrap();
+    assert_eq!(read(&text.replace('\n', "\r\n")).unwrap(), config);
     let model = &config.models[1];
     assert_eq!(config.models[0], *model);
     assert_eq!((model.port, model.max_body), (Some(80), Some(Size::of_mib(64))));
@@ -141,6 +166,13 @@ fn a_whole_file_becomes_its_type() {
     assert_eq!(config.cache, Some(Cache::Memory { max_bytes: Size::of_bytes(1) }));
     assert_eq!(config.headers["b"], "y");
     assert_eq!(config.backends[0], OneOrMore::One("x".into()));
+}
+
+#[test]
+fn a_document_and_its_faults_can_travel_between_threads() {
+    fn travels<T: Send + Sync + 'static>() {}
+    travels::<Document>();
+    travels::<Faults>();
 }
 
 #[test]
@@ -172,4 +204,20 @@ fn a_variable_is_the_kind_of_value_that_the_setting_wants() {
     assert_eq!(model("endpoint: ${YES}").endpoint, Some("true".into()));
     assert_eq!(read("backends: [\"${PORT}\"]").unwrap().backends, [OneOrMore::One("8080".into())]);
     assert_eq!(model("endpoint: http://$${PORT}:${PORT}").endpoint, Some("http://${PORT}:8080".into()));
+}
+
+#[test]
+fn of_two_kinds_that_a_variable_could_be_the_one_it_is_written_as_wins() {
+    #[derive(Debug, Deserialize, JsonSchema, PartialEq)]
+    #[serde(untagged)]
+    enum Limit {
+        Number(u32),
+        Name(String),
+    }
+    let text = "[ \"${PORT}\", 7, \"x\" ]";
+    let document = Document::parse("f", text, &lookup).unwrap();
+    let expected = [Limit::Name("8080".into()), Limit::Number(7), Limit::Name("x".into())];
+    assert_eq!(document.read::<Vec<Limit>>().unwrap(), expected);
+    let document = Document::parse("f", "- ${PORT}", &lookup).unwrap();
+    assert_eq!(document.read::<Vec<Limit>>().unwrap(), [Limit::Number(8080)]);
 }

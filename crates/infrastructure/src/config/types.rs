@@ -1,17 +1,12 @@
-//! Scalar types that configurations are made of, each with its schema and its own clear refusal.
+//! Formats of the schema whose text can be judged before serde sees it, so that all faulty ones of a file are
+//! reported at once. A further one is a row.
 
-mod address;
-mod secret;
-mod size;
+use std::net::SocketAddr;
 
+use kernel::settings::{Size, size};
 use serde_json::Value;
 
-pub use address::Address;
-pub use secret::Secret;
-pub use size::Size;
-
-/// A `format` of the JSON Schema whose text can be judged before serde sees it, so that all faulty ones
-/// of a file are reported at once.
+/// A `format` of the JSON Schema.
 pub(super) struct Format {
     pub name: &'static str,
     /// What is expected, in words.
@@ -19,7 +14,16 @@ pub(super) struct Format {
     pub check: fn(&str) -> Result<(), String>,
 }
 
-const FORMATS: &[Format] = &[address::FORMAT, size::FORMAT];
+const ADDRESS: &str = "an address and a port such as 127.0.0.1:8080 or [::1]:8080";
+
+const FORMATS: &[Format] = &[
+    Format { name: "size", words: size::WORDS, check: |text| text.parse::<Size>().map(|_| ()) },
+    Format {
+        name: "socket-address",
+        words: ADDRESS,
+        check: |text| text.parse::<SocketAddr>().map(|_| ()).map_err(|_| format!("expected {ADDRESS}")),
+    },
+];
 
 /// The row for a schema's `format`, if it is one of ours.
 pub(super) fn format(schema: &Value) -> Option<&'static Format> {

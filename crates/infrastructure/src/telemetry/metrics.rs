@@ -37,7 +37,7 @@ struct Tables {
     first_token: HashMap<ModelKey, Histogram>,
     gap: HashMap<ModelKey, Histogram>,
     queue: HashMap<ModelKey, Histogram>,
-    upstream_errors: HashMap<(Option<ModelName>, Arc<str>, Arc<str>), u64>,
+    upstream_errors: HashMap<FailureKey, u64>,
     reloads: HashMap<&'static str, u64>,
     receipts_dropped: u64,
     lines_dropped: u64,
@@ -47,6 +47,8 @@ struct Tables {
 }
 
 type ModelKey = (Option<ModelName>, Option<Operation>);
+/// Model, instance, cause.
+type FailureKey = (Option<ModelName>, Arc<str>, Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RequestKey {

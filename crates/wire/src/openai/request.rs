@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kernel::call::Edit;
 use kernel::random;
 use kernel::{Call, Error, ModelName, Operation, Payload, Result};
 use serde::Deserialize;
@@ -167,7 +168,7 @@ fn flag(field: &'static str, raw: Option<&RawValue>) -> Result<bool> {
 }
 
 /// Whether the client asked for usage in its stream, and if not, the edit that does.
-fn usage(text: &str, raw: Option<&RawValue>) -> Result<(bool, Option<(std::ops::Range<usize>, &'static str)>)> {
+fn usage(text: &str, raw: Option<&RawValue>) -> Result<(bool, Option<Edit>)> {
     let Some(raw) = raw else {
         let brace = text.find('{').map_or(0, |at| at + 1);
         return Ok((false, Some((brace..brace, ASK_USAGE))));

@@ -1,5 +1,7 @@
 //! What is too much, and what holds for every text.
 
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::super::{Document, Position};
@@ -35,6 +37,24 @@ fn depth_size_and_the_number_of_faults_are_bounded() {
     let told = read(&many).unwrap_err();
     assert_eq!(told.iter().count(), 1001);
     assert!(told.to_string().ends_with(": more than 1000 faults; the rest are not listed"));
+}
+
+#[test]
+fn a_hostile_line_is_read_in_time_that_grows_with_its_length() {
+    let size = 2 << 20;
+    let cases = [
+        format!("backends: [{}]", "a,".repeat(size / 2)),
+        format!("log: {}", "${NOPE}".repeat(size / 7)),
+        format!("log: '{}'", "${".repeat(size / 2)),
+        format!("retries: {{ {} }}", "k: ${NOPE:-x}, ".repeat(size / 15)),
+        "[".repeat(size),
+    ];
+    for text in cases {
+        let began = Instant::now();
+        let told = read(&text).unwrap_err().render();
+        // Bound: each takes well under a second; with a look along the line for every value, minutes.
+        assert!(began.elapsed() < Duration::from_secs(15), "{}", &told[..80]);
+    }
 }
 
 #[test]

@@ -36,8 +36,8 @@ const FAULTS: &[(&str, &str)] = &[
     ("models: [ { model_name: a, port: 65536 } ]", "1:34: models[0].port: expected at most 65535, found the number 65536"),
     ("models: [ { model_name: a, weight: 101 } ]", "1:36: models[0].weight: expected at most 100, found the number 101"),
     ("models: [ { model_name: a, max_body: 10M } ]", "1:38: models[0].max_body: expected 10MiB (1024) or 10MB (1000), found the text \"10M\""),
-    ("listen: { http: 8080 }", "1:17: listen.http: expected an address such as 127.0.0.1:8080, localhost:8080 or [::1]:8080, found the number 8080"),
-    ("listen: { http: localhost }", "1:17: listen.http: expected an address such as 127.0.0.1:8080, localhost:8080 or [::1]:8080, found the text \"localhost\""),
+    ("listen: { http: 8080 }", "1:17: listen.http: expected an address and a port such as 127.0.0.1:8080 or [::1]:8080, found the number 8080"),
+    ("listen: { http: localhost }", "1:17: listen.http: expected an address and a port such as 127.0.0.1:8080 or [::1]:8080, found the text \"localhost\""),
     // Choices.
     ("log: jason", "1:6: log: expected one of json, text, found the text \"jason\" (did you mean `json`?)"),
     ("balance: rond_robin", "1:10: balance: expected one of consistent_hash, round_robin, least_load, found the text \"rond_robin\" (did you mean `round_robin`?)"),

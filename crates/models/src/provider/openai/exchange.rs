@@ -106,7 +106,7 @@ async fn whole(
         }
         Err(cause) => return Err(broken(instance, cause)),
     };
-    lease.map(Lease::give_back);
+    lease.into_iter().for_each(Lease::give_back);
     let now = Moment::now();
     match answer::read(&body) {
         Answer::Good(usage) => {
@@ -165,7 +165,7 @@ async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instan
     let patience = Patience { first_by: limit, idle: instance.timeouts.idle, deadline: limit };
     let body = collect(&mut answered, ERROR_MAX, patience).await.ok();
     if body.is_some() {
-        lease.map(Lease::give_back);
+        lease.into_iter().for_each(Lease::give_back);
     }
     let cause = format!("status_{status}");
     let told = body.filter(|body| matches!(answer::read(body), Answer::Disguised(..))).map(|body| Told {

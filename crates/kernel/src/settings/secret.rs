@@ -31,9 +31,10 @@ impl Secret {
 }
 
 impl PartialEq for Secret {
-    // Hashes compare in constant time: how long it takes says nothing about where they differ.
+    // Every byte is looked at: how long it takes says nothing about where they differ.
     fn eq(&self, other: &Secret) -> bool {
-        blake3::hash(self.0.as_bytes()) == blake3::hash(other.0.as_bytes())
+        let differing = self.0.bytes().zip(other.0.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+        self.0.len() == other.0.len() && std::hint::black_box(differing) == 0
     }
 }
 

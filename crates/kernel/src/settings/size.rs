@@ -8,11 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Format;
-
-const WORDS: &str = "a size such as 64MiB, 512KiB or 10MB, or a number of bytes";
-
-pub(super) const FORMAT: Format = Format { name: "size", words: WORDS, check: |text| text.parse::<Size>().map(|_| ()) };
+/// What a size looks like, for error messages.
+pub const WORDS: &str = "a size such as 64MiB, 512KiB or 10MB, or a number of bytes";
 
 /// A number of bytes, written as one or with a unit: `64MiB`, `512KiB`, `10MB`.
 ///
@@ -153,7 +150,7 @@ impl JsonSchema for Size {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": ["integer", "string"],
-            "format": FORMAT.name,
+            "format": "size",
             "minimum": 0,
             "pattern": "^[0-9]+ ?([kKmMgGtT][iI]?)?[bB]?$",
         })
