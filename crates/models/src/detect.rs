@@ -62,8 +62,7 @@ pub async fn detect(url: &str, key: Option<&Secret>) -> Result<Detected, String>
     let Some((status, body)) = get(&root, &list, key, WITHIN).await else {
         return Err(format!("nothing answers at {url}: is the model server running?"));
     };
-    let models: ModelList = serde_json::from_slice(&body)
-        .map_err(|_| format!("{url} answered {list} with status {status} and no model list: Sluice needs an OpenAI-compatible server there"))?;
+    let Ok(models) = serde_json::from_slice::<ModelList>(&body) else { return Err(no_list(&root, url, &list, status).await) };
     if models.data.is_empty() {
         return Err(format!("{url} serves no model yet: load one and try again"));
     }
@@ -75,6 +74,15 @@ pub async fn detect(url: &str, key: Option<&Secret>) -> Result<Detected, String>
         settings
     });
     Ok(Detected { kind: mark.map_or("OpenAI-compatible", |mark| mark.kind), models: models.collect() })
+}
+
+/// Why there is no model list.
+async fn no_list(root: &Endpoint, url: &str, list: &str, status: u16) -> String {
+    let triton = get(root, "/v2", None, WITHIN).await.is_some_and(|(status, body)| status == 200 && body.windows(6).any(|window| window == b"triton"));
+    if triton {
+        return format!("{url} is a Triton server: Sluice speaks with its OpenAI frontend, not yet with its own protocol");
+    }
+    format!("{url} answered {list} with status {status} and no model list: Sluice needs an OpenAI-compatible server there")
 }
 
 async fn mark(root: &Endpoint) -> Option<&'static Mark> {

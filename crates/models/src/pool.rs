@@ -88,9 +88,10 @@ impl Pool {
         Ok((answered, self.lease(connection, limits)))
     }
 
-    /// Opens connections ahead, on the running thread.
+    /// Opens connections ahead on the running thread, until it has so many idle.
     pub(crate) async fn warm(self: &Arc<Self>, limits: Limits, count: u32, connect_within: Duration) {
-        for _ in 0..count {
+        let idle = self.shelf().map_or(0, |shelf| shelf.lock().unwrap_or_else(PoisonError::into_inner).len());
+        for _ in idle..count as usize {
             let Ok(connection) = Connection::open(&self.endpoint, connect_within).await else { return };
             self.opened.fetch_add(1, Ordering::Relaxed);
             self.put(connection, limits);

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,6 +46,12 @@ pub(crate) struct ServeArgs {
     /// Where Sluice keeps what must outlive it
     #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
     pub(crate) data_dir: PathBuf,
+    /// The data plane's address, instead of the config's `listen.http`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<SocketAddr>,
+    /// The control plane's address, instead of the config's `listen.admin`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,13 @@ pub(crate) struct ShutdownSettings {
     pub(crate) grace_ms: Millis,
 }
 
+/// Addresses given on the command line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Listen {
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
 /// A config, and which one it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
@@ -66,15 +73,22 @@ impl Default for ShutdownSettings {
 }
 
 impl Config {
-    /// Reads and validates a file whole.
-    pub(crate) fn load(path: &Path) -> Result<Loaded, Faults> {
+    /// Reads and validates a file whole; `listen` are the addresses that replace its own.
+    pub(crate) fn load(path: &Path, listen: &Listen) -> Result<Loaded, Faults> {
         let document = Document::open(path, &environment::variable)?;
-        let config: Self = document.read()?;
+        let mut config: Self = document.read()?;
+        config.listen_at(listen);
         let mut findings = Findings::default();
         config.validate(&mut findings);
         let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
         document.refuse(faults)?;
         Ok(Loaded { config, print: document.fingerprint() })
+    }
+
+    /// Replaces addresses.
+    pub(crate) fn listen_at(&mut self, listen: &Listen) {
+        self.listen.http = listen.http.or(self.listen.http);
+        self.listen.admin = listen.admin.unwrap_or(self.listen.admin);
     }
 
     /// Whether anyone may call.
@@ -97,7 +111,8 @@ impl Config {
         self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
     }
 
-    fn validate(&self, findings: &mut Findings) {
+    /// What the schema cannot say.
+    pub(crate) fn validate(&self, findings: &mut Findings) {
         let unguarded = self.auth.is_none() && !self.has_keys() && !self.address().ip().is_loopback();
         findings.require(
             !unguarded,

@@ -13,7 +13,7 @@ use kernel::sight::Gauges;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assemble::{Stages, State, assemble};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Listen, Loaded};
 use crate::environment;
 
 /// How often the file is looked at, for file systems that tell nothing.
@@ -27,6 +27,7 @@ pub(crate) struct Running {
     pub(crate) state: State,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) listen: Listen,
 }
 
 impl Running {
@@ -72,7 +73,7 @@ impl Running {
 
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
-        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+        let loaded = Config::load(path, &self.listen).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // A certificate may have changed in a file the config only names.
         let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
         if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
@@ -90,6 +91,10 @@ impl Running {
         let (machine, stages) = assemble(&loaded, generation, &self.state, pepper);
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();
+        for core in self.cores.handles() {
+            let fleet = Arc::clone(&stages.fleet);
+            core.spawn(async move { fleet.warm().await });
+        }
         self.metrics.reloaded(true, &machine.version);
         self.stages.store(Arc::new(stages));
         self.door.swap(machine);

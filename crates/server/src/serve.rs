@@ -69,8 +69,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         stages: ArcSwap::from_pointee(stages),
         state,
         metrics,
-        data_dir: args.data_dir.clone(),
-    });
+        data_dir: args.data_dir.clone(), listen: args.listen() });
     live.get_or_init(|| Arc::downgrade(&running));
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();

@@ -1,12 +1,12 @@
 //! Where the config comes from when `serve` starts: a file, backends by URL, keys in the environment, or the simulator.
 
 use anyhow::{Context, bail};
-use kernel::settings::Secret;
+use kernel::settings::{Findings, Secret};
 use models::ModelSettings;
 use models::detect::{self, Detected};
 
 use crate::cli::ServeArgs;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Listen, Loaded};
 use crate::environment;
 
 /// A config and how it came about, for the banner.
@@ -34,10 +34,28 @@ const CLOUDS: &[Cloud] = &[
     Cloud { name: "DeepSeek", variable: "DEEPSEEK_API_KEY", url: "https://api.deepseek.com/v1" },
 ];
 
+impl ServeArgs {
+    /// The addresses given.
+    pub(crate) fn listen(&self) -> Listen {
+        Listen { http: self.http, admin: self.admin }
+    }
+}
+
 /// Finds the config to start with.
 pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
+    let mut source = look(args).await?;
+    source.loaded.config.listen_at(&args.listen());
+    let mut findings = Findings::default();
+    source.loaded.config.validate(&mut findings);
+    if let Some(finding) = findings.0.first() {
+        bail!("{}: {}", finding.path, finding.message);
+    }
+    Ok(source)
+}
+
+async fn look(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded = Config::load(path).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
+        let loaded = Config::load(path, &args.listen()).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }
     if !args.backend.is_empty() {

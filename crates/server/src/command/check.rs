@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use crate::cli::CheckArgs;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    match Config::load(&args.config) {
+    match Config::load(&args.config, &Listen::default()) {
         Ok(loaded) => {
             let (models, tenants) = (loaded.config.models.len(), loaded.config.tenants.len());
             println!("{}: good ({models} models, {tenants} tenants)", args.config.display());
