@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Door;
 
-/// Writes all metrics in Prometheus' text format.
+/// Writes all metrics in the OpenMetrics text format.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves the control plane until `stop`.
@@ -31,7 +31,7 @@ pub async fn serve(
     };
     let show = move || {
         let text = metrics();
-        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response() }
+        async move { ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response() }
     };
     let router = Router::new()
         .route("/health", get(|| async { "ok\n" }))

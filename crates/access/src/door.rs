@@ -22,6 +22,7 @@ use tenancy::Directory;
 use tokio_util::sync::CancellationToken;
 
 pub use self::arrival::Arriving;
+use self::arrival::Store;
 pub use self::outgoing::Outgoing;
 use self::route::Target;
 use self::visit::Visit;
@@ -55,6 +56,7 @@ pub struct Door {
     machine: ArcSwap<Machine>,
     sink: Arc<dyn Sink>,
     inside: AtomicUsize,
+    store: Arc<Store>,
     draining: AtomicBool,
     /// Cancelled when those still inside must leave.
     closing: CancellationToken,
@@ -71,6 +73,7 @@ impl Door {
             machine,
             sink,
             inside: AtomicUsize::new(0),
+            store: Arc::default(),
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
         })
@@ -160,7 +163,8 @@ impl Door {
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
         visit.operation = Some(operation);
-        let bytes = arrival::read(&head.headers, body, &machine.limits).await?;
+        let (bytes, held) = arrival::read(&head.headers, body, &machine.limits, &self.store).await?;
+        visit.held = Some(held);
         visit.received = bytes.len() as u64;
         let call = wire::openai::request::read(bytes, arrival::envelope(head, operation, machine, &visit.id))?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.

@@ -40,6 +40,8 @@ pub struct TlsSettings {
 pub struct LimitSettings {
     /// The largest request body; more is refused with 413.
     pub body_max: Size,
+    /// What the bodies of all requests being worked on may hold together; beyond it calls are refused with 503.
+    pub bodies_max: Size,
     /// The largest request head; more is refused with 431. At least 8 KiB.
     pub header_max: Size,
     /// Headers in one request; more is refused with 431.
@@ -86,6 +88,7 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             body_max: Size::of_mib(32),
+            bodies_max: Size::of_mib(1024),
             header_max: Size::of_kib(64),
             headers_max: 100,
             header_timeout_ms: Millis(60_000),

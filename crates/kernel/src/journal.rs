@@ -15,6 +15,8 @@ pub enum Note {
     Placed(Arc<Deployment>, Arc<str>),
     /// An attempt failed, in the operator's words.
     Failed(Arc<str>),
+    /// The answer carried an error of the backend's own in its middle; in the operator's words.
+    Broke(&'static str),
     /// The backend's head arrived.
     Headed(Moment),
     /// The first piece of the answer arrived.
@@ -36,6 +38,8 @@ pub struct Journal {
     pub placed: Option<(Arc<Deployment>, Arc<str>)>,
     /// Failed attempts: instance and cause.
     pub failures: Vec<(Option<Arc<str>>, Arc<str>)>,
+    /// Why an answer that came to its end is none.
+    pub broke: Option<&'static str>,
     /// When the answer's head came.
     pub headed: Option<Moment>,
     /// When its first piece came.
@@ -59,6 +63,7 @@ impl Journal {
                 let instance = self.placed.as_ref().map(|(_, name)| Arc::clone(name));
                 self.failures.push((instance, cause));
             }
+            Note::Broke(cause) => self.broke = Some(cause),
             Note::Headed(at) => self.headed = Some(at),
             Note::FirstByte(at) => self.first_byte = Some(at),
             Note::Used(usage) => self.usage = Some(usage),

@@ -5,7 +5,7 @@ pub mod size;
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub use secret::Secret;
@@ -24,11 +24,13 @@ pub struct Finding {
 #[derive(Debug, Default)]
 pub struct Findings(pub Vec<Finding>);
 
-/// A time span in milliseconds, as in every `…_ms` key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+/// A time span in milliseconds, as in every `…_ms` key; at most 30 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(transparent)]
-#[schemars(inline)]
 pub struct Millis(pub u64);
+
+/// Bound: no span of a config makes sense beyond it, and none can overflow a clock below it.
+const MILLIS_MAX: u64 = 30 * 24 * 3600 * 1000;
 
 // === impl Findings ===
 
@@ -47,6 +49,20 @@ impl Findings {
 }
 
 // === impl Millis ===
+
+impl JsonSchema for Millis {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Millis".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": MILLIS_MAX })
+    }
+}
 
 impl Millis {
     /// The span itself.

@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 use crate::endpoint::Endpoint;
 use crate::tls;
 
+/// Bound: how long a connection may take to be ready for its next request.
+const SETTLE: Duration = Duration::from_millis(5);
+
 /// A connection that can take one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -95,9 +98,15 @@ impl Connection {
         Ok(Self { sender, driver, idle_since: Moment::now() })
     }
 
-    /// Whether it can still take a request. An idle connection the backend has closed is noticed here.
+    /// Whether it can still take a request. An idle connection the backend has closed is noticed here, and one whose
+    /// last request was answered before it was fully sent.
     pub(crate) async fn usable(&mut self) -> bool {
-        !self.sender.is_closed() && self.sender.ready().await.is_ok()
+        if self.sender.is_ready() {
+            return true;
+        }
+        // It may just not have been told yet that its last answer has been read.
+        !self.sender.is_closed()
+            && tokio::time::timeout(SETTLE, self.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
     }
 
     /// Sends a request and waits for the head of the answer.

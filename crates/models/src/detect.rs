@@ -56,18 +56,19 @@ pub struct Detected {
 /// A sentence for the operator: not a URL, nobody there, or nothing Sluice can speak with.
 pub async fn detect(url: &str, key: Option<&Secret>) -> Result<Detected, String> {
     let endpoint = Endpoint::parse(url)?;
-    let root =
-        Endpoint { prefix: endpoint.prefix.strip_suffix("/v1").unwrap_or(&endpoint.prefix).into(), ..endpoint.clone() };
-    let list = format!("{}/models", endpoint.openai_base().strip_prefix(&*root.prefix).unwrap_or("/v1"));
-    let Some((status, body)) = get(&root, &list, key, WITHIN).await else {
+    let base = endpoint.openai_base();
+    let list = format!("{}/models", base.strip_prefix(endpoint.root()).unwrap_or(&base));
+    let Some((status, body)) = get(&endpoint, &list, key, WITHIN).await else {
         return Err(format!("nothing answers at {url}: is the model server running?"));
     };
-    let Ok(models) = serde_json::from_slice::<ModelList>(&body) else { return Err(no_list(&root, url, &list, status).await) };
+    let Ok(models) = serde_json::from_slice::<ModelList>(&body) else {
+        return Err(no_list(&endpoint, url, &list, status).await);
+    };
     if models.data.is_empty() {
         return Err(format!("{url} serves no model yet: load one and try again"));
     }
     // Clouds are no servers of a kind, and strange paths on them tell nothing.
-    let mark = if key.is_none() { mark(&root).await } else { None };
+    let mark = if key.is_none() { mark(&endpoint).await } else { None };
     let models = models.data.into_iter().map(|model| {
         let mut settings = ModelSettings::short(model.id, Some(url.to_owned()), "openai");
         settings.health.path = mark.map(|mark| mark.health.to_owned());
@@ -77,17 +78,23 @@ pub async fn detect(url: &str, key: Option<&Secret>) -> Result<Detected, String>
 }
 
 /// Why there is no model list.
-async fn no_list(root: &Endpoint, url: &str, list: &str, status: u16) -> String {
-    let triton = get(root, "/v2", None, WITHIN).await.is_some_and(|(status, body)| status == 200 && body.windows(6).any(|window| window == b"triton"));
+async fn no_list(endpoint: &Endpoint, url: &str, list: &str, status: u16) -> String {
+    let triton = get(endpoint, "/v2", None, WITHIN)
+        .await
+        .is_some_and(|(status, body)| status == 200 && body.windows(6).any(|window| window == b"triton"));
     if triton {
-        return format!("{url} is a Triton server: Sluice speaks with its OpenAI frontend, not yet with its own protocol");
+        return format!(
+            "{url} is a Triton server: Sluice speaks with its OpenAI frontend, not yet with its own protocol"
+        );
     }
-    format!("{url} answered {list} with status {status} and no model list: Sluice needs an OpenAI-compatible server there")
+    format!(
+        "{url} answered {list} with status {status} and no model list: Sluice needs an OpenAI-compatible server there"
+    )
 }
 
-async fn mark(root: &Endpoint) -> Option<&'static Mark> {
+async fn mark(endpoint: &Endpoint) -> Option<&'static Mark> {
     for mark in MARKS {
-        if let Some((200, body)) = get(root, mark.path, None, WITHIN).await
+        if let Some((200, body)) = get(endpoint, mark.path, None, WITHIN).await
             && body.windows(mark.says.len()).any(|window| window == mark.says)
         {
             return Some(mark);

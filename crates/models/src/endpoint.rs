@@ -51,12 +51,23 @@ impl Endpoint {
         })
     }
 
+    /// The path prefix without the version at its end: where a server keeps what is not part of its API.
+    pub fn root(&self) -> &str {
+        match self.prefix.rsplit_once('/') {
+            Some((root, last)) if is_version(last) => root,
+            _ => &self.prefix,
+        }
+    }
+
     /// The OpenAI base path: the prefix as it is if it ends in a version or in `openai`, otherwise with `/v1` added.
     pub fn openai_base(&self) -> String {
         let last = self.prefix.rsplit('/').next().unwrap_or_default();
-        let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        if is_version || last == "openai" { self.prefix.to_string() } else { format!("{}/v1", self.prefix) }
+        if is_version(last) || last == "openai" { self.prefix.to_string() } else { format!("{}/v1", self.prefix) }
     }
+}
+
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -75,6 +86,15 @@ mod tests {
             ("https://h/v1beta/openai", "/v1beta/openai"),
         ] {
             assert_eq!(Endpoint::parse(url).unwrap().openai_base(), base, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_root_is_the_prefix_without_its_version() {
+        for (url, root) in
+            [("http://h", ""), ("http://h/v1", ""), ("http://h/prefix/v1", "/prefix"), ("http://h/prefix", "/prefix")]
+        {
+            assert_eq!(Endpoint::parse(url).unwrap().root(), root, "{url}");
         }
     }
 

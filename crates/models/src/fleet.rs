@@ -1,7 +1,7 @@
 //! All instances of all models under one config, and the step that chooses among them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kernel::error::Kind;
@@ -18,9 +18,10 @@ use crate::instance::{Instance, Timeouts, Vitals};
 use crate::provider;
 use crate::settings::{InstanceSettings, ModelSettings, VersionSettings};
 
-/// What outlives configs: the vitals of every instance, by how it is reached.
+/// What outlives configs: the vitals of every instance, by how it is reached, for as long as a fleet or a call
+/// still uses them.
 #[derive(Debug, Default)]
-pub struct State(Mutex<HashMap<u64, Arc<Vitals>>>);
+pub struct State(Mutex<HashMap<u64, Weak<Vitals>>>);
 
 /// The machines behind one config.
 pub struct Fleet {
@@ -44,7 +45,6 @@ struct Builder {
     instances: Vec<Arc<Instance>>,
     groups: Vec<Group>,
     roster: Roster,
-    kept: HashMap<u64, Arc<Vitals>>,
 }
 
 // === impl Fleet ===
@@ -54,8 +54,8 @@ impl Fleet {
     pub fn new(models: &[ModelSettings], state: &State) -> Self {
         let mut builder = Builder::default();
         let mut known = state.0.lock().unwrap_or_else(PoisonError::into_inner);
-        models.iter().for_each(|model| builder.model(model, &known));
-        *known = builder.kept;
+        known.retain(|_, vitals| vitals.strong_count() > 0);
+        models.iter().for_each(|model| builder.model(model, &mut known));
         Self {
             instances: builder.instances,
             groups: builder.groups,
@@ -133,13 +133,26 @@ impl Serve<Placed> for Fleet {
             return Box::pin(std::future::ready(Err(error)));
         };
         ctx.note(Note::Placed(Arc::clone(&instance.deployment), Arc::clone(&instance.name)));
+        // If this call was to probe an instance and its client leaves before the verdict, another call may probe.
+        let probe = Probe(instance);
         Box::pin(async move {
             let answer = instance.provider.serve(ctx, placed, instance).await;
+            // It has come to its verdict.
+            std::mem::forget(probe);
             answer.map_err(|error| {
                 ctx.note(Note::Failed(error.cause.as_ref().into()));
                 error.at(id)
             })
         })
+    }
+}
+
+/// A call on its way to its verdict.
+struct Probe<'a>(&'a Instance);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.vitals.health.abandoned(&self.0.rules);
     }
 }
 
@@ -200,15 +213,13 @@ impl Group {
     /// balance picks.
     fn choose(&self, attempt: &Attempt, now: Moment) -> Choice {
         let untried = |id: &InstanceId| !attempt.tried.contains(id);
-        let usable: Vec<bool> =
-            self.members.iter().map(|(_, instance)| instance.standing(now) == Standing::Usable).collect();
-        let count = usable.iter().filter(|usable| **usable).count();
+        let standings: Vec<Standing> = self.members.iter().map(|(_, instance)| instance.standing(now)).collect();
+        let count = standings.iter().filter(|standing| **standing == Standing::Usable).count();
         let panic = count * 100 < self.panic_percent as usize * self.members.len();
-        let mut open: Vec<usize> = (0..self.members.len())
-            .filter(|at| {
-                (panic || usable.get(*at) == Some(&true)) && self.members.get(*at).is_some_and(|(id, _)| untried(id))
-            })
-            .collect();
+        let may = |standing: Standing| standing == Standing::Usable || (panic && standing.is_doubt());
+        let members = standings.iter().zip(&self.members).enumerate();
+        let mut open: Vec<usize> =
+            members.filter(|(_, (standing, (id, _)))| may(**standing) && untried(id)).map(|(at, _)| at).collect();
         if open.is_empty() {
             let back =
                 self.members.iter().map(|(_, instance)| instance.vitals.health.back_in(&instance.rules, now)).min();
@@ -236,7 +247,7 @@ impl Group {
     fn candidate(&self, index: usize, now: Moment) -> Option<Candidate> {
         let (_, instance) = self.members.get(index)?;
         let (busy, ceiling) = (instance.vitals.slots.busy(), ceiling(instance, now));
-        let share = (instance.vitals.health.trust() * instance.vitals.health.ramp(&instance.rules, now)).max(0.01);
+        let share = (instance.vitals.health.considered() * instance.vitals.health.ramp(&instance.rules, now)).max(0.01);
         (busy < ceiling).then(|| Candidate {
             index,
             identity: instance.identity,
@@ -258,7 +269,7 @@ fn ceiling(instance: &Instance, now: Moment) -> u32 {
 // === impl Builder ===
 
 impl Builder {
-    fn model(&mut self, model: &ModelSettings, known: &HashMap<u64, Arc<Vitals>>) {
+    fn model(&mut self, model: &ModelSettings, known: &mut HashMap<u64, Weak<Vitals>>) {
         let name = ModelName::new(model.model_name.as_str());
         let deployments =
             model.versions().iter().map(|version| self.deployment(model, &name, version, known)).collect();
@@ -280,7 +291,7 @@ impl Builder {
         model: &ModelSettings,
         name: &ModelName,
         version: &VersionSettings,
-        known: &HashMap<u64, Arc<Vitals>>,
+        known: &mut HashMap<u64, Weak<Vitals>>,
     ) -> Arc<Deployment> {
         let first = self.instances.len();
         let ids: Vec<InstanceId> = (first..first + version.instances.len()).map(|at| InstanceId(at as u32)).collect();
@@ -292,7 +303,10 @@ impl Builder {
             instances: ids.clone(),
             label: format!("{}@{}", model.model_name, version.version).into(),
         });
-        for (nth, instance) in version.instances.iter().enumerate() {
+        for (at, instance) in version.instances.iter().enumerate() {
+            let same =
+                |other: &&InstanceSettings| (&other.endpoint, &other.name) == (&instance.endpoint, &instance.name);
+            let nth = version.instances.iter().take(at).filter(same).count();
             let instance = self.instance(model, version, (instance, nth), &deployment, known);
             self.instances.push(instance);
         }
@@ -308,14 +322,15 @@ impl Builder {
         version: &VersionSettings,
         (settings, nth): (&InstanceSettings, usize),
         deployment: &Arc<Deployment>,
-        known: &HashMap<u64, Arc<Vitals>>,
+        known: &mut HashMap<u64, Weak<Vitals>>,
     ) -> Arc<Instance> {
         let endpoint = settings.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
         let limit = settings.max_concurrency.or(model.max_concurrency);
         let reach = model.reach(&version.version, settings, nth);
-        let vitals = known.get(&reach).cloned().unwrap_or_else(|| Arc::new(Vitals::new(limit, endpoint.as_ref())));
+        let made = || Arc::new(Vitals::new(limit, endpoint.as_ref()));
+        let vitals = known.get(&reach).and_then(Weak::upgrade).unwrap_or_else(made);
         vitals.slots.set_limit(limit);
-        self.kept.insert(reach, Arc::clone(&vitals));
+        known.insert(reach, Arc::downgrade(&vitals));
         let named = settings.name.clone().or_else(|| endpoint.as_ref().map(|endpoint| endpoint.authority.to_string()));
         let upstream = version.upstream_model.clone().or_else(|| model.upstream_model.clone());
         let make =
@@ -323,7 +338,9 @@ impl Builder {
         Arc::new(Instance {
             name: named.unwrap_or_else(|| format!("{}-{nth}", model.provider.0)).into(),
             deployment: Arc::clone(deployment),
-            upstream_model: upstream.filter(|upstream| *upstream != model.model_name),
+            upstream_model: upstream
+                .filter(|upstream| *upstream != model.model_name)
+                .map(|upstream| wire::openai::request::quoted(&upstream)),
             endpoint,
             identity: reach,
             weight: settings.weight,

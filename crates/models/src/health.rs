@@ -55,6 +55,12 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Whether it may yet be wrong: what calls and checks found is an inference, what a breaker or the backend itself
+    /// decided is not.
+    pub const fn is_doubt(self) -> bool {
+        matches!(self, Self::Failing | Self::Unreachable)
+    }
+
     /// The word used in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,9 +113,10 @@ impl Health {
         }
     }
 
-    /// The share of its weight that failures have left it, in 0.0..=1.0.
-    pub fn trust(&self) -> f64 {
-        self.lock().passive.trust()
+    /// It is among those a choice is made from: the share of its weight that failures have left it, in 0.0..=1.0, a
+    /// little more each time.
+    pub fn considered(&self) -> f64 {
+        self.lock().passive.considered()
     }
 
     /// It was chosen for a call.
@@ -134,6 +141,13 @@ impl Health {
         if let Some(rest) = rest {
             state.rests_until = state.rests_until.max(now + rest.min(REST_MAX));
         }
+    }
+
+    /// A call ended without a verdict, or after it. If it was a probe whose client has left, the next may probe.
+    pub fn abandoned(&self, rules: &HealthSettings) {
+        let mut state = self.lock();
+        state.breaker.abandoned();
+        state.passive.abandoned(rules);
     }
 
     /// An active check ended. Tells whether that changed the verdict.

@@ -1,8 +1,10 @@
 //! One instance as this config sees it, over the vitals that outlive configs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kernel::fleet::Deployment;
 use kernel::{Moment, Slots};
 
@@ -21,14 +23,16 @@ pub(crate) struct Vitals {
     pub(crate) timing: PeakEwma,
     /// `None` for the simulator, which is no process.
     pub(crate) pool: Option<Arc<Pool>>,
+    /// Whether it was said already that it refuses our credentials.
+    pub(crate) refuses_us: AtomicBool,
 }
 
 /// One instance under one config.
 pub(crate) struct Instance {
     pub(crate) name: Arc<str>,
     pub(crate) deployment: Arc<Deployment>,
-    /// The name the backend knows the model by, where it differs.
-    pub(crate) upstream_model: Option<String>,
+    /// The name the backend knows the model by, where it differs, as it stands in JSON.
+    pub(crate) upstream_model: Option<Bytes>,
     pub(crate) endpoint: Option<Endpoint>,
     /// Stable over reloads and restarts.
     pub(crate) identity: u64,
@@ -59,6 +63,7 @@ impl Vitals {
             health: Health::default(),
             timing: PeakEwma::new(),
             pool: endpoint.map(|endpoint| Arc::new(Pool::new(endpoint.clone()))),
+            refuses_us: AtomicBool::new(false),
         }
     }
 }
@@ -73,6 +78,22 @@ impl Instance {
         let now = Moment::now();
         self.vitals.health.succeeded(&self.rules, now);
         self.vitals.timing.observe(took, now);
+        if self.vitals.refuses_us.load(Ordering::Relaxed) {
+            self.vitals.refuses_us.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// It did its work, whatever became of the call.
+    pub(crate) fn worked(&self) {
+        self.vitals.health.succeeded(&self.rules, Moment::now());
+    }
+
+    /// It refused our credentials: said once until it accepts them again.
+    pub(crate) fn refused_us(&self, status: u16) {
+        self.worked();
+        if !self.vitals.refuses_us.swap(true, Ordering::Relaxed) {
+            tracing::error!(model = %self.deployment.label, instance = %self.name, status, "the backend refuses our credentials: check api_key");
+        }
     }
 
     /// A call to it failed by its own fault.

@@ -17,6 +17,10 @@ use crate::settings::PoolSettings;
 /// Bound: threads beyond this share shelves.
 const SHELVES: usize = 64;
 
+/// A used connection that breaks this soon after a request was written had been closed by the backend before it saw
+/// it. Bound: above a round trip within a data centre, below the time any model needs for an answer.
+const STALE_WITHIN: Duration = Duration::from_millis(50);
+
 /// The connections to one backend.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -76,9 +80,10 @@ impl Pool {
                 continue;
             }
             self.reused.fetch_add(1, Ordering::Relaxed);
+            let sent = Moment::now();
             match connection.send(request()).await {
                 Ok(answered) => return Ok((answered, self.lease(connection, limits))),
-                Err(Failure::Broken(fault)) if stale(&fault) => break,
+                Err(Failure::Broken(_)) if Moment::now().since(sent) < STALE_WITHIN => break,
                 Err(failure) => return Err(failure),
             }
         }
@@ -152,14 +157,4 @@ impl Lease {
             self.pool.put(connection, self.limits);
         }
     }
-}
-
-/// Whether a failure on a used connection means that the backend had closed it, and not that it died over our
-/// request: the connection ended without a byte of an answer.
-fn stale(fault: &hyper::Error) -> bool {
-    fault.is_canceled()
-        || fault.is_closed()
-        || fault.is_incomplete_message()
-        || fault.is_body_write_aborted()
-        || std::error::Error::source(fault).and_then(|source| source.downcast_ref::<std::io::Error>()).is_some()
 }

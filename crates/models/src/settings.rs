@@ -115,7 +115,8 @@ pub struct InstanceSettings {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthSettings {
-    /// Path asked by active checks; any 2xx is healthy. Without it there are no active checks.
+    /// Path asked by active checks, below the endpoint without its version; any 2xx is healthy. Without it there are no
+    /// active checks.
     pub path: Option<String>,
     /// Between two active checks.
     pub interval_ms: Millis,
@@ -357,8 +358,13 @@ impl ModelSettings {
         self.validate_numbers(path, findings);
         for name in self.headers.keys() {
             let valid = http::HeaderName::try_from(name.as_str()).is_ok();
-            findings.require(valid, format!("{path}.headers.{name}"), "is no valid header name");
+            let ours = OURS.contains(&name.to_ascii_lowercase().as_str());
+            findings.require(valid && !ours, format!("{path}.headers.{name}"), "is no header that can be set");
         }
+        for (name, value) in &self.headers {
+            sendable(value, &format!("{path}.headers.{name}"), findings);
+        }
+        self.api_key.iter().for_each(|key| sendable(key, &format!("{path}.api_key"), findings));
     }
 
     fn validate_versions(&self, path: &str, needs_endpoint: bool, findings: &mut Findings) {
@@ -370,6 +376,8 @@ impl ModelSettings {
                 format!("{path}.version"),
                 format!("`{}` is listed twice", version.version),
             );
+            let named = !version.version.is_empty() && !version.version.contains(['@', ' ']);
+            findings.require(named, format!("{path}.version"), "must be a name without `@` and spaces");
             findings.require(
                 !version.instances.is_empty(),
                 format!("{path}.instances"),
@@ -384,6 +392,7 @@ impl ModelSettings {
                     &self.provider.0,
                     findings,
                 );
+                instance.api_key.iter().for_each(|key| sendable(key, &format!("{path}.api_key"), findings));
                 findings.require(instance.weight > 0, format!("{path}.weight"), "must be at least 1");
                 findings.require(
                     instance.max_concurrency != Some(0),
@@ -435,6 +444,7 @@ impl ModelSettings {
     }
 
     /// A number that differs when the way to reach an instance differs; state is kept only while it is the same.
+    /// `nth` counts instances of a version that are reached the same way.
     pub(crate) fn reach(&self, version: &str, instance: &InstanceSettings, nth: usize) -> u64 {
         let text = format!(
             "{}\0{}\0{}\0{:?}\0{:?}\0{nth}",
@@ -442,6 +452,18 @@ impl ModelSettings {
         );
         random::hash(text.as_bytes())
     }
+}
+
+/// Headers that frame a message or name its target: Sluice writes them itself.
+const OURS: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "content-type", "accept"];
+
+fn sendable(value: &Secret, path: &str, findings: &mut Findings) {
+    let fits = http::HeaderValue::from_str(value.expose()).is_ok() && value.expose().trim() == value.expose();
+    findings.require(
+        fits,
+        path,
+        "holds a line break, a space at its end or another character that a header may not have",
+    );
 }
 
 fn check_endpoint(endpoint: &Option<String>, needed: bool, path: &str, provider: &str, findings: &mut Findings) {

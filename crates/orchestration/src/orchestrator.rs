@@ -61,9 +61,10 @@ impl Orchestrator {
                 let Some(next) = versions.next() else { return Err(error) };
                 deployment = next;
             }
-            // A backend that could not even be reached did no work: trying elsewhere adds no load.
-            if !error.cause.starts_with("connect") {
-                retrying = budget.take(deadline.remaining()).await;
+            // A backend that could not be reached, or died over the call, is doing no work for it: trying elsewhere adds
+            // no load. Answers that failed did cost work, and repeating them all would double it.
+            if !matches!(&*error.cause, "connect" | "connect_timeout" | "broken") {
+                retrying = budget.take();
                 if retrying.is_none() {
                     return Err(error);
                 }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     fn broken() -> Error {
-        Error::upstream(Kind::BadUpstream, "broken", "broken")
+        Error::upstream(Kind::BadUpstream, "status_500", "broken")
     }
 
     async fn run(versions: &[&[u32]], failing: Vec<(u32, Error)>) -> (Result<Reply>, Vec<u32>) {

@@ -30,10 +30,12 @@ struct Tickets {
     line: VecDeque<Ticket>,
 }
 
-#[derive(Debug)]
 struct Ticket {
     number: u64,
     attempt: Attempt,
+    /// The fleet of the config the call came in with. Only it may choose for this ticket: instances are numbered
+    /// anew by every config.
+    fleet: Arc<dyn Choose>,
     called: oneshot::Sender<Called>,
 }
 
@@ -62,6 +64,13 @@ impl State {
         Arc::clone(queues.entry(Arc::clone(&deployment.label)).or_default())
     }
 
+    /// Looks after everybody who waits, in queues of models that are gone from the config too: a slot may have become
+    /// free without anybody giving one back (an instance came back, a limit was raised).
+    pub fn tend(&self) {
+        let queues: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        queues.iter().for_each(|queue| queue.pump());
+    }
+
     /// Forgets queues of deployments that are gone and have nobody waiting.
     pub(crate) fn retain(&self, known: impl Fn(&str) -> bool) {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,61 +86,71 @@ impl Queue {
     }
 
     /// Joins the line; `None` when `max` wait already.
-    pub(crate) fn join(self: &Arc<Self>, attempt: Attempt, max: usize) -> Option<Place> {
-        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn join(self: &Arc<Self>, fleet: Arc<dyn Choose>, attempt: Attempt, max: usize) -> Option<Place> {
+        let mut tickets = self.lock();
         if tickets.line.len() >= max {
             return None;
         }
         let number = tickets.next;
         tickets.next += 1;
         let (called, waits) = oneshot::channel();
-        tickets.line.push_back(Ticket { number, attempt, called });
+        tickets.line.push_back(Ticket { number, attempt, fleet, called });
         self.waiting.store(tickets.line.len(), Ordering::Release);
         Some(Place { queue: Arc::clone(self), number, called: waits })
     }
 
     /// Hands free slots to those who wait for them, in order.
-    pub(crate) fn pump(&self, fleet: &dyn Choose) {
-        if self.waiting() == 0 {
-            return;
-        }
-        for (ticket, called) in self.call(fleet) {
-            // The client may have left meanwhile: then the slot comes back in the error and is freed here.
-            drop(ticket.called.send(called));
+    pub(crate) fn pump(&self) {
+        while self.waiting() > 0 {
+            let mut returned = false;
+            for (ticket, called) in self.call() {
+                // A client that has just left hands its slot back inside the error: somebody else may have it.
+                returned |= ticket.called.send(called).is_err();
+            }
+            if !returned {
+                return;
+            }
         }
     }
 
     /// Takes everybody out of the line who can go now. Sending is left to the caller, outside the lock: it may free
     /// a slot, which would come back here.
-    fn call(&self, fleet: &dyn Choose) -> Vec<(Ticket, Called)> {
-        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut called, mut stay) = (Vec::new(), VecDeque::with_capacity(tickets.line.len()));
-        while let Some(ticket) = tickets.line.pop_front() {
-            match fleet.choose(&ticket.attempt) {
-                Choice::Taken(instance, permit) => called.push((ticket, Called::Slot(instance, permit))),
-                Choice::Down(after) => called.push((ticket, Called::Down(after))),
+    fn call(&self) -> Vec<(Ticket, Called)> {
+        let mut tickets = self.lock();
+        let (mut called, mut at) = (Vec::new(), 0);
+        while let Some(ticket) = tickets.line.get(at) {
+            let outcome = match ticket.fleet.choose(&ticket.attempt) {
+                Choice::Taken(instance, permit) => Called::Slot(instance, permit),
+                Choice::Down(after) => Called::Down(after),
+                // Only one that may go anywhere can tell that nobody behind it can go either.
+                Choice::Busy if ticket.attempt.tried.is_empty() => break,
                 Choice::Busy => {
-                    // Only one that may go anywhere can tell that nobody behind it can go either.
-                    let anywhere = ticket.attempt.tried.is_empty();
-                    stay.push_back(ticket);
-                    if anywhere {
-                        break;
-                    }
+                    at += 1;
+                    continue;
                 }
-            }
+            };
+            called.extend(tickets.line.remove(at).map(|ticket| (ticket, outcome)));
         }
-        stay.append(&mut tickets.line);
-        tickets.line = stay;
         self.waiting.store(tickets.line.len(), Ordering::Release);
         called
     }
 
     fn leave(&self, number: u64) {
-        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tickets = self.lock();
         if let Ok(at) = tickets.line.binary_search_by_key(&number, |ticket| ticket.number) {
             tickets.line.remove(at);
         }
         self.waiting.store(tickets.line.len(), Ordering::Release);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tickets> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

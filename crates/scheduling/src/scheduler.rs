@@ -34,10 +34,7 @@ pub struct Scheduler<F> {
 }
 
 /// Passes a slot on when it is given back. Declared and dropped after the permit it belongs to.
-struct Turn<F: Choose> {
-    queue: Arc<Queue>,
-    fleet: Arc<F>,
-}
+struct Turn(Arc<Queue>);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -68,12 +65,6 @@ impl<F: Choose> Scheduler<F> {
         Self { fleet, next, queues, queue_max: settings.queue_max as usize }
     }
 
-    /// Looks after those who wait: a slot may have become free without anybody giving one back (an instance came
-    /// back, a limit was raised). To be called regularly.
-    pub fn tend(&self) {
-        self.queues.iter().for_each(|(_, queue)| queue.pump(&*self.fleet));
-    }
-
     async fn place(&self, ctx: &Ctx, attempt: Attempt) -> Result<Reply> {
         let Some((_, queue)) = self.queues.get(attempt.deployment.index) else {
             return Err(Error::new(
@@ -84,7 +75,7 @@ impl<F: Choose> Scheduler<F> {
         };
         let (instance, permit) = self.slot(ctx, queue, &attempt).await?;
         // Declared before the call goes on, so that it is dropped after everything that holds the permit.
-        let turn = Turn { queue: Arc::clone(queue), fleet: Arc::clone(&self.fleet) };
+        let turn = Turn(Arc::clone(queue));
         let reply = self.next.serve(ctx, Placed { attempt, instance, permit }).await?;
         Ok(reply.holding(turn))
     }
@@ -100,9 +91,10 @@ impl<F: Choose> Scheduler<F> {
             }
         }
         let since = Moment::now();
-        let mut place = queue.join(attempt.clone(), self.queue_max).ok_or_else(|| full(self.queue_max))?;
+        let mut place =
+            queue.join(self.fleet.clone(), attempt.clone(), self.queue_max).ok_or_else(|| full(self.queue_max))?;
         // A slot may have come free between the look and the joining.
-        queue.pump(&*self.fleet);
+        queue.pump();
         let called = tokio::time::timeout(attempt.deadline.remaining(), &mut place.called).await;
         let waited = Moment::now().since(since);
         ctx.note(Note::Queued(waited));
@@ -137,9 +129,9 @@ impl<F: Choose> Gauges for Scheduler<F> {
     }
 }
 
-impl<F: Choose> Drop for Turn<F> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.queue.pump(&*self.fleet);
+        self.0.pump();
     }
 }
 

@@ -1,7 +1,7 @@
 //! A changed config: validated whole, then put in place in one step, or not at all.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::listener::Tls;
@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use infrastructure::config::Watch;
 use infrastructure::telemetry::Metrics;
 use kernel::sight::Gauges;
+use tenancy::Pepper;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assemble::{Stages, State, assemble};
@@ -26,6 +27,8 @@ pub(crate) struct Running {
     pub(crate) stages: ArcSwap<Stages>,
     pub(crate) state: State,
     pub(crate) metrics: Arc<Metrics>,
+    /// Loaded once: a new one would lock every key out.
+    pub(crate) pepper: OnceLock<Pepper>,
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: Listen,
 }
@@ -34,6 +37,15 @@ impl Running {
     /// Every stage with something to show.
     pub(crate) fn gauges(&self) -> Vec<Arc<dyn Gauges>> {
         vec![Arc::clone(&self.door) as Arc<dyn Gauges>, Arc::clone(&self.cores) as _, self.stages.load_full() as _]
+    }
+
+    /// Without a config file there is nothing to reload: SIGHUP is noticed, and no longer ends the process.
+    pub(crate) async fn ignore_hangups() -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        while hangup.recv().await.is_some() {
+            tracing::info!("asked to reload: there is no config file");
+        }
+        Ok(())
     }
 
     /// Reloads the file whenever it changes or SIGHUP comes.
@@ -71,11 +83,21 @@ impl Running {
         }
     }
 
+    /// The pepper, if this config has keys to know.
+    fn pepper(&self, config: &Config) -> anyhow::Result<Option<Pepper>> {
+        if config.tenants.is_empty() || self.pepper.get().is_some() {
+            return Ok(self.pepper.get().cloned());
+        }
+        let pepper = environment::pepper(&self.data_dir)?;
+        Ok(Some(self.pepper.get_or_init(|| pepper).clone()))
+    }
+
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
         let loaded = Config::load(path, &self.listen).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // A certificate may have changed in a file the config only names.
         let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
+        let pepper = self.pepper(&loaded.config)?;
         if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
             self.cores.renew(tls);
         }
@@ -87,7 +109,6 @@ impl Running {
                 tracing::warn!("`{key}` has changed: that takes effect at the next start");
             }
         }
-        let pepper = (!loaded.config.tenants.is_empty()).then(|| environment::pepper(&self.data_dir)).transpose()?;
         let (machine, stages) = assemble(&loaded, generation, &self.state, pepper);
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();

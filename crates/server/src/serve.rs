@@ -1,14 +1,14 @@
 //! `sluice serve`: from the config to the last byte.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::listener::Tls;
 use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use infrastructure::telemetry::{AccessLog, Format, Metrics, Recorder};
+use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
@@ -35,16 +35,17 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::take()?;
     let Source { loaded, about } = source::find(args).await?;
     let config = &loaded.config;
-    start_log(config.telemetry.log);
+    // Ends last of all, so that nothing said on the way out is lost.
+    let operator = start_log(config.telemetry.log)?;
     environment::raise_file_limit();
 
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
     let state = State::default();
     let pepper = (!config.tenants.is_empty()).then(|| environment::pepper(&args.data_dir)).transpose()?;
-    let (machine, stages) = assemble(&loaded, 1, &state, pepper);
+    let (machine, stages) = assemble(&loaded, 1, &state, pepper.clone());
 
     let mut metrics = Metrics::new();
-    let live: Arc<std::sync::OnceLock<std::sync::Weak<Running>>> = Arc::default();
+    let live: Arc<OnceLock<std::sync::Weak<Running>>> = Arc::default();
     let shown = Arc::clone(&live);
     metrics.watch(move || {
         shown.get().and_then(std::sync::Weak::upgrade).map_or_else(Vec::new, |running| running.gauges())
@@ -52,7 +53,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.reloaded(true, &machine.version);
     let metrics = Arc::new(metrics);
     let log = config.telemetry.access_log.then(|| AccessLog::to(std::io::stdout())).transpose()?;
-    let recorder = Recorder::new(threads, Arc::clone(&metrics), log);
+    let recorder = Recorder::new(threads, Arc::clone(&metrics), log, &operator);
     let rounds = recorder.start()?;
 
     let door = Door::new(machine, Arc::clone(&recorder) as _);
@@ -69,14 +70,17 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         stages: ArcSwap::from_pointee(stages),
         state,
         metrics,
-        data_dir: args.data_dir.clone(), listen: args.listen() });
+        pepper: pepper.map_or_else(OnceLock::new, OnceLock::from),
+        data_dir: args.data_dir.clone(),
+        listen: args.listen(),
+    });
     live.get_or_init(|| Arc::downgrade(&running));
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
     look_after(&running, &mut tasks);
-    let shown = Arc::clone(&recorder);
+    let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
-    tasks.spawn(async move { admin::serve(control, door, Arc::new(move || shown.show()), stopping).await });
+    tasks.spawn(async move { admin::serve(control, door, Arc::new(move || shown.show()), stop).await });
     tasks.spawn({
         let (cores, accepting) = (Arc::clone(&running.cores), accepting.clone());
         async move {
@@ -84,18 +88,36 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             std::future::pending().await
         }
     });
-    if let Some(path) = args.config.clone() {
-        let (running, loaded) = (Arc::clone(&running), loaded.clone());
-        tasks.spawn(async move { running.follow(path, loaded).await });
+    match args.config.clone() {
+        Some(path) => {
+            let (running, loaded) = (Arc::clone(&running), loaded.clone());
+            tasks.spawn(async move { running.follow(path, loaded).await });
+        }
+        None => drop(tasks.spawn(Running::ignore_hangups())),
     }
     eprint!("{banner}");
 
-    signals.asked().await;
+    wait(&mut signals, &mut tasks).await;
     shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals).await;
     running.cores.stop();
+    stopping.cancel();
     drop(rounds);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the signal to stop. A task that ends before it is a fault worth knowing; calls go on without it.
+async fn wait(signals: &mut Signals, tasks: &mut tokio::task::JoinSet<std::io::Result<()>>) {
+    loop {
+        tokio::select! {
+            () = signals.asked() => return,
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Ok(())) => tracing::error!("a background task has ended"),
+                Ok(Err(fault)) => tracing::error!(%fault, "a background task has ended"),
+                Err(fault) => tracing::error!(%fault, "a background task has broken down"),
+            },
+        }
+    }
 }
 
 /// Starts what runs beside the calls: active checks, warm connections, the queue's attendant.
@@ -110,17 +132,23 @@ fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::
     tasks.spawn(async move {
         loop {
             tokio::time::sleep(TEND).await;
-            running.stages.load().scheduler.tend();
+            running.state.queues.tend();
         }
     });
 }
 
-fn start_log(format: Format) {
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(environment::log_filter());
+fn start_log(format: Format) -> anyhow::Result<OperatorLog> {
+    let log = OperatorLog::to(std::io::stderr()).context("cannot start the thread of the operator's log")?;
+    let lines = log.lines();
+    let builder = tracing_subscriber::fmt()
+        .with_writer(move || lines.clone())
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_env_filter(environment::log_filter());
     match format {
         Format::Json => builder.json().flatten_event(true).init(),
         Format::Text => builder.init(),
     }
+    Ok(log)
 }
 
 fn cores_available() -> usize {

@@ -58,7 +58,7 @@ pub(crate) async fn finish(
         tokio::time::sleep(settings.delay_ms.duration()).await;
         accepting.cancel();
         cores.drain();
-        if !empty(door, settings.grace_ms.duration()).await {
+        if !empty(door, cores, settings.grace_ms.duration()).await {
             tracing::warn!(inside = door.inside(), "the grace time is over: what is left ends with an error");
         }
     };
@@ -68,18 +68,13 @@ pub(crate) async fn finish(
     }
     accepting.cancel();
     door.close();
-    empty(door, LAST_WORDS).await;
-    // The last bytes are written by the connections' own tasks, after the visits have ended.
-    let until = tokio::time::Instant::now() + LAST_WORDS;
-    while cores.connections() > 0 && tokio::time::Instant::now() < until {
-        tokio::time::sleep(LOOK).await;
-    }
+    empty(door, cores, LAST_WORDS).await;
 }
 
-/// Waits until nobody is inside; false when it takes too long.
-async fn empty(door: &Door, within: Duration) -> bool {
+/// Waits until nobody is inside and the last bytes are out; false when it takes too long.
+async fn empty(door: &Door, cores: &Cores, within: Duration) -> bool {
     let until = tokio::time::Instant::now() + within;
-    while door.inside() > 0 {
+    while door.inside() > 0 || cores.connections() > 0 {
         if tokio::time::Instant::now() >= until {
             return false;
         }

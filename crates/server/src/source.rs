@@ -55,7 +55,8 @@ pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
 
 async fn look(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded = Config::load(path, &args.listen()).map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
+        let loaded = Config::load(path, &args.listen())
+            .map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }
     if !args.backend.is_empty() {

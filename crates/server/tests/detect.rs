@@ -48,8 +48,15 @@ async fn what_sluice_cannot_speak_with_is_said_with_what_would_help() {
 #[tokio::test]
 async fn two_backends_with_the_same_model_share_it() {
     let (one, two) = (server(&[LIST]), server(&[LIST]));
-    let sluice = Sluice::launch().argument("--backend").argument(one.url()).argument("--backend").argument(two.url()).start().await;
+    let sluice = Sluice::launch()
+        .argument("--backend")
+        .argument(one.url())
+        .argument("--backend")
+        .argument(two.url())
+        .start()
+        .await;
     assert_eq!(get(&sluice.url("/v1/models")).await.json()["data"].as_array().unwrap().len(), 1);
-    let instances = sluice.metrics().await.to_map().keys().filter(|name| name.starts_with("sluice_instance_up{")).count();
+    let instances =
+        sluice.metrics().await.to_map().keys().filter(|name| name.starts_with("sluice_instance_up{")).count();
     assert_eq!(instances, 2);
 }

@@ -65,7 +65,12 @@ async fn a_body_that_trickles_is_taken_until_its_whole_time_is_over() {
 
 #[tokio::test]
 async fn a_silent_stream_is_kept_alive_by_comments_between_its_events() {
-    let script = Script::sse_head().event(delta("m", "a")).pause(Duration::from_millis(900)).event(delta("m", "b")).done().finish();
+    let script = Script::sse_head()
+        .event(delta("m", "a"))
+        .pause(Duration::from_millis(900))
+        .event(delta("m", "b"))
+        .done()
+        .finish();
     let (_upstream, sluice) = start(script, "keep_alive_comment_ms: 200").await;
     let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
     wire.send(request_bytes("POST", CHAT, &[], r#"{"model":"m","messages":[],"stream":true}"#)).await.unwrap();
@@ -82,7 +87,8 @@ async fn a_silent_stream_is_kept_alive_by_comments_between_its_events() {
 async fn no_comment_stands_in_the_middle_of_an_event() {
     // Too large to be held back, so its beginning has been passed on when the backend falls silent.
     let large = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}", "x".repeat(100_000));
-    let script = Script::sse_head().data(large.clone()).pause(Duration::from_millis(700)).data("\"}}]}\n\n").done().finish();
+    let script =
+        Script::sse_head().data(large.clone()).pause(Duration::from_millis(700)).data("\"}}]}\n\n").done().finish();
     let (_upstream, sluice) = start(script, "keep_alive_comment_ms: 200").await;
     let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
     wire.send(request_bytes("POST", CHAT, &[], r#"{"model":"m","messages":[],"stream":true}"#)).await.unwrap();

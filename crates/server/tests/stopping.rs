@@ -10,14 +10,19 @@ const SOON: Duration = Duration::from_secs(5);
 
 async fn start(script: Script, shutdown: &str) -> (Upstream, Sluice) {
     let upstream = Upstream::start(script);
-    let config = format!("auth: none\nshutdown: {{ {shutdown} }}\nmodels:\n  - {{ model_name: m, endpoint: \"{}\" }}\n", upstream.url());
+    let config = format!(
+        "auth: none\nshutdown: {{ {shutdown} }}\nmodels:\n  - {{ model_name: m, endpoint: \"{}\" }}\n",
+        upstream.url()
+    );
     let sluice = Sluice::start(config).await;
     (upstream, sluice)
 }
 
 async fn call(sluice: &Sluice, stream: bool) -> Wire {
     let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
-    wire.send(request_bytes("POST", CHAT, &[], format!(r#"{{"model":"m","messages":[],"stream":{stream}}}"#))).await.unwrap();
+    wire.send(request_bytes("POST", CHAT, &[], format!(r#"{{"model":"m","messages":[],"stream":{stream}}}"#)))
+        .await
+        .unwrap();
     wire
 }
 
@@ -49,7 +54,11 @@ async fn a_call_that_outlasts_the_grace_time_gets_a_503() {
 
 #[tokio::test]
 async fn a_call_inside_is_finished_and_its_line_is_in_the_log() {
-    let (upstream, sluice) = start(Script::new().pause(Duration::from_millis(500)).then(Script::json(200, completion("m", "hi"))), "grace_ms: 5000").await;
+    let (upstream, sluice) = start(
+        Script::new().pause(Duration::from_millis(500)).then(Script::json(200, completion("m", "hi"))),
+        "grace_ms: 5000",
+    )
+    .await;
     let mut wire = call(&sluice, false).await;
     assert!(upstream.arrived(1, SOON).await);
     sluice.signal("TERM");

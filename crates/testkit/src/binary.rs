@@ -199,7 +199,12 @@ impl Launch {
             fs::write(self.config_path(), self.with_listen(text)).expect("a writable directory");
             command.arg("--config").arg(self.config_path());
         } else {
-            command.args(["--http", &format!("127.0.0.1:{}", self.http), "--admin", &format!("127.0.0.1:{}", self.admin)]);
+            command.args([
+                "--http",
+                &format!("127.0.0.1:{}", self.http),
+                "--admin",
+                &format!("127.0.0.1:{}", self.admin),
+            ]);
         }
         command.args(&self.arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("sluice runs");

@@ -11,22 +11,26 @@ const JOIN_MAX: usize = 32 * 1024;
 /// Replaces `edits` (disjoint, any order) in `body`. The result, joined, is the edited body.
 pub fn splice(body: &Bytes, mut edits: Vec<(Range<usize>, Bytes)>) -> Vec<Bytes> {
     edits.sort_by_key(|(range, _)| range.start);
-    let mut pieces = Vec::with_capacity(edits.len() * 2 + 1);
-    let mut from = 0;
-    for (range, text) in edits {
-        pieces.push(body.slice(from..range.start));
-        pieces.push(text);
-        from = range.end;
-    }
-    pieces.push(body.slice(from..));
-    pieces.retain(|piece| !piece.is_empty());
-    let total = pieces.iter().map(Bytes::len).sum();
-    if pieces.len() > 1 && total <= JOIN_MAX {
+    let total = edits.iter().fold(body.len(), |sum, (range, text)| sum + text.len() - range.len());
+    if total <= JOIN_MAX {
         let mut joined = BytesMut::with_capacity(total);
-        pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+        each(body, edits, |piece| joined.extend_from_slice(&piece));
         return vec![joined.freeze()];
     }
+    let mut pieces = Vec::with_capacity(edits.len() * 2 + 1);
+    each(body, edits, |piece| pieces.push(piece));
     pieces
+}
+
+/// Gives the pieces of the edited body in order.
+fn each(body: &Bytes, edits: Vec<(Range<usize>, Bytes)>, mut give: impl FnMut(Bytes)) {
+    let mut from = 0;
+    for (range, text) in edits {
+        give(body.slice(from..range.start));
+        give(text);
+        from = range.end;
+    }
+    give(body.slice(from..));
 }
 
 /// Where `part`, a sub-slice of `whole`, stands in it.

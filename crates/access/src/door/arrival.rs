@@ -1,7 +1,10 @@
 //! What comes in: the body, within its limits, and what the head says beside the credential.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -24,33 +27,80 @@ pub trait Arriving: Send {
 /// Bound: a client may not ask for a deadline beyond a day.
 const DEADLINE_MAX: Duration = Duration::from_secs(86_400);
 
-/// Reads a body to its end.
-pub(super) async fn read(headers: &HeaderMap, mut body: impl Arriving, limits: &LimitSettings) -> Result<Bytes> {
+/// Bound: what is made ready for a body before more of it has come than its announcement.
+const AHEAD: usize = 64 << 10;
+
+/// What the bodies of all requests inside hold together.
+#[derive(Debug, Default)]
+pub(super) struct Store(AtomicU64);
+
+/// One body's share of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    store: Arc<Store>,
+    bytes: u64,
+}
+
+/// Reads a body to its end; gives it with its share of the store.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: impl Arriving,
+    limits: &LimitSettings,
+    store: &Arc<Store>,
+) -> Result<(Bytes, Held)> {
     let max = limits.body_max.len();
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(limits));
     }
+    let mut held = Held { store: Arc::clone(store), bytes: 0 };
     let until = super::now() + limits.body_total_timeout_ms.duration();
-    let Some(first) = piece(&mut body, limits, until.remaining()).await? else { return Ok(Bytes::new()) };
+    let Some(first) = piece(&mut body, limits, until.remaining()).await? else { return Ok((Bytes::new(), held)) };
+    held.grow(first.len(), limits)?;
     // One read is the common case, and then nothing is copied.
     if announced == Some(first.len()) {
-        return Ok(first);
+        return Ok((first, held));
     }
-    let mut whole = BytesMut::with_capacity(announced.unwrap_or(first.len() * 2).min(max));
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or(0).min(AHEAD).max(first.len()));
     whole.extend_from_slice(&first);
     while let Some(piece) = piece(&mut body, limits, until.remaining()).await? {
         if whole.len() + piece.len() > max {
             return Err(too_large(limits));
         }
+        held.grow(piece.len(), limits)?;
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    Ok((whole.freeze(), held))
+}
+
+impl Held {
+    fn grow(&mut self, by: usize, limits: &LimitSettings) -> Result<()> {
+        self.bytes += by as u64;
+        let all = self.store.0.fetch_add(by as u64, Ordering::Relaxed) + by as u64;
+        if all <= limits.bodies_max.bytes() {
+            return Ok(());
+        }
+        let message = "The request bodies being worked on take all the memory there is for them.";
+        Err(Error::new(Kind::Unavailable, Origin::Gateway, message).after(Duration::from_secs(1)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.store.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 async fn piece(body: &mut impl Arriving, limits: &LimitSettings, left: Duration) -> Result<Option<Bytes>> {
-    match tokio::time::timeout(limits.body_timeout_ms.duration().min(left), body.next()).await {
+    let mut next = pin!(body.next());
+    // What is there already needs no timer.
+    let polled = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+    let waited = match polled {
+        Poll::Ready(piece) => Ok(piece),
+        Poll::Pending => tokio::time::timeout(limits.body_timeout_ms.duration().min(left), next).await,
+    };
+    match waited {
         Ok(None) => Ok(None),
         Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
         Ok(Some(Err(_))) => Err(Error::invalid(None, "The request body broke off, or is not framed as its head says.")),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use kernel::error::Kind;
@@ -39,7 +39,7 @@ pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Canc
         // The backend is done with a whole answer: its slot need not wait for the client to read it.
         Body::Whole(bytes) => {
             drop(held);
-            Outgoing::whole(bytes, status.as_u16(), visit)
+            Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit)
         }
         Body::Stream(deltas) => {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -81,21 +81,25 @@ pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Resp
         _ => {}
     }
     let cause = if error.cause.is_empty() { format!("{:?}", error.kind).into() } else { error.cause.as_ref().into() };
-    let body = Outgoing::failed(body, status.as_u16(), Outcome::Failed(cause), visit.leave());
+    let body = Outgoing::whole(body, status.as_u16(), Outcome::Failed(cause), visit.leave());
     respond(status, headers, body)
 }
 
 /// A small fixed answer.
 pub(super) fn plain(status: StatusCode, text: &'static str, visit: Visit) -> Response<Outgoing> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-    respond(status, headers, Outgoing::whole(Bytes::from_static(text.as_bytes()), status.as_u16(), visit))
+    respond(
+        status,
+        headers,
+        Outgoing::whole(Bytes::from_static(text.as_bytes()), status.as_u16(), Outcome::Answered, visit),
+    )
 }
 
 /// A JSON answer of our own.
 pub(super) fn json(body: Value, visit: Visit) -> Response<Outgoing> {
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
     headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
-    respond(StatusCode::OK, headers, Outgoing::whole(body.to_string().into(), 200, visit))
+    respond(StatusCode::OK, headers, Outgoing::whole(body.to_string().into(), 200, Outcome::Answered, visit))
 }
 
 fn respond(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<Outgoing> {
@@ -121,12 +125,21 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     headers.insert(QUEUE, HeaderValue::from(queued));
     let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
     let spent = until.since(visit.started).saturating_sub(journal.queued);
-    let timing = format!("queue;dur={:.1}, upstream;dur={:.1}", millis(journal.queued), millis(spent));
-    headers.extend(HeaderValue::from_maybe_shared(Bytes::from(timing)).ok().map(|timing| (SERVER_TIMING, timing)));
+    let mut timing = BytesMut::with_capacity(64);
+    timing.extend_from_slice(b"queue;dur=");
+    write_millis(&mut timing, journal.queued);
+    timing.extend_from_slice(b", upstream;dur=");
+    write_millis(&mut timing, spent);
+    headers.extend(HeaderValue::from_maybe_shared(timing.freeze()).ok().map(|timing| (SERVER_TIMING, timing)));
 }
 
-fn millis(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
+/// Milliseconds with one digit behind the point.
+fn write_millis(to: &mut BytesMut, span: Duration) {
+    let tenths = u64::try_from(span.as_micros() / 100).unwrap_or(u64::MAX);
+    let mut digits = itoa::Buffer::new();
+    to.extend_from_slice(digits.format(tenths / 10).as_bytes());
+    to.extend_from_slice(b".");
+    to.extend_from_slice(digits.format(tenths % 10).as_bytes());
 }
 
 /// Whole seconds, rounded up: nobody is to come back too early.

@@ -19,11 +19,14 @@ use super::Visit;
 /// Said on a silent stream. A comment by the standard: clients skip it.
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// How an event can end.
+const ENDS: [&[u8]; 4] = [b"\n\n", b"\r\r", b"\n\r", b"\r\n\r\n"];
+
 /// An answer's body. The visit ends with its last byte.
 pub struct Outgoing(State);
 
 enum State {
-    Whole { bytes: Bytes, status: u16, outcome: Outcome, visit: Visit },
+    Whole(Bytes),
     Stream(Box<Streaming>),
     Over,
 }
@@ -33,6 +36,7 @@ struct Streaming {
     /// Dropped after the deltas.
     _held: Vec<Box<dyn Any + Send>>,
     company: Option<Company>,
+    between_events: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     visit: Visit,
 }
@@ -42,16 +46,15 @@ struct Company {
     interval: Duration,
     timer: Pin<Box<Sleep>>,
     moved: bool,
-    between_events: bool,
 }
 
 impl Outgoing {
-    pub(super) fn whole(bytes: Bytes, status: u16, visit: Visit) -> Self {
-        Self(State::Whole { bytes, status, outcome: Outcome::Answered, visit })
-    }
-
-    pub(super) fn failed(bytes: Bytes, status: u16, outcome: Outcome, visit: Visit) -> Self {
-        Self(State::Whole { bytes, status, outcome, visit })
+    /// A body that is there already. Its visit ends here: that it is written out is the connection's business, and on a
+    /// HEAD request it never is.
+    pub(super) fn whole(bytes: Bytes, status: u16, outcome: Outcome, mut visit: Visit) -> Self {
+        visit.sent = bytes.len() as u64;
+        visit.finish(status, outcome);
+        Self(State::Whole(bytes))
     }
 
     pub(super) fn stream(
@@ -63,7 +66,7 @@ impl Outgoing {
     ) -> Self {
         let company = (!silence.is_zero()).then(|| Company::new(silence));
         let closing = Box::pin(closing.cancelled_owned());
-        Self(State::Stream(Box::new(Streaming { deltas, _held: held, company, closing, visit })))
+        Self(State::Stream(Box::new(Streaming { deltas, _held: held, company, between_events: true, closing, visit })))
     }
 }
 
@@ -74,11 +77,7 @@ impl Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = match std::mem::replace(&mut self.0, State::Over) {
             State::Over => None,
-            State::Whole { bytes, status, outcome, mut visit } => {
-                visit.sent = bytes.len() as u64;
-                visit.finish(status, outcome);
-                Some(bytes)
-            }
+            State::Whole(bytes) => (!bytes.is_empty()).then_some(bytes),
             State::Stream(mut streaming) => match streaming.poll(cx) {
                 Poll::Pending => {
                     self.0 = State::Stream(streaming);
@@ -101,7 +100,7 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            State::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            State::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             State::Over => SizeHint::with_exact(0),
             State::Stream(_) => SizeHint::default(),
         }
@@ -119,8 +118,9 @@ impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
         match self.deltas.poll_next(cx) {
             Poll::Ready(Some(Ok(Delta(bytes)))) => {
+                self.between_events = ENDS.iter().any(|end| bytes.ends_with(end));
                 if let Some(company) = &mut self.company {
-                    company.notice(&bytes);
+                    company.moved = true;
                 }
                 Poll::Ready(Piece::More(bytes))
             }
@@ -133,8 +133,8 @@ impl Streaming {
                 Poll::Ready(self.break_off(&super::stopping()))
             }
             Poll::Pending => match &mut self.company {
-                Some(company) => company.poll(cx).map(|()| Piece::More(COMMENT)),
-                None => Poll::Pending,
+                Some(company) if self.between_events => company.poll(cx).map(|()| Piece::More(COMMENT)),
+                _ => Poll::Pending,
             },
         }
     }
@@ -142,7 +142,9 @@ impl Streaming {
     fn break_off(&mut self, error: &Error) -> Piece {
         let cause = if error.cause.is_empty() { "stopping" } else { &error.cause };
         self.end(Outcome::Failed(cause.into()));
-        Piece::Last(Some(fault::event(error)))
+        let event = fault::event(error);
+        // Behind half an event it must not be taken for its other half.
+        Piece::Last(Some(if self.between_events { event } else { [b"\n\n", &event[..]].concat().into() }))
     }
 
     /// Lets go of the backend first, so that the journal is complete, then ends the visit.
@@ -173,19 +175,14 @@ impl Company {
     /// Looks twice per span of silence, so that a comment comes after half to the whole of it.
     fn new(silence: Duration) -> Self {
         let interval = silence / 2;
-        Self { interval, timer: Box::pin(tokio::time::sleep(interval)), moved: false, between_events: true }
+        Self { interval, timer: Box::pin(tokio::time::sleep(interval)), moved: false }
     }
 
-    fn notice(&mut self, bytes: &[u8]) {
-        self.moved = true;
-        self.between_events = [&b"\n\n"[..], b"\r\r", b"\n\r", b"\r\n\r\n"].iter().any(|end| bytes.ends_with(end));
-    }
-
-    /// Ready when a comment is due. Never in the middle of an event.
+    /// Ready when a comment is due.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.timer.as_mut().poll(cx).is_ready() {
             self.timer.as_mut().reset(Instant::now() + self.interval);
-            if !std::mem::take(&mut self.moved) && self.between_events {
+            if !std::mem::take(&mut self.moved) {
                 return Poll::Ready(());
             }
         }

@@ -31,7 +31,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Target> {
             None => return Err(unknown(path)),
         },
     };
-    if *method == allowed {
+    if *method == allowed || (allowed == Method::GET && *method == Method::HEAD) {
         return Ok(target);
     }
     let mut error =

@@ -8,6 +8,7 @@ use kernel::random::Random;
 use kernel::{Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Sink};
 
 use super::Inside;
+use super::arrival::Held;
 
 /// Bound: longer request ids are replaced by ours.
 const ID_MAX: usize = 128;
@@ -29,6 +30,8 @@ pub(super) struct Record {
     pub(super) operation: Option<Operation>,
     pub(super) stream: bool,
     pub(super) ctx: Option<Ctx>,
+    /// Its share of what all bodies may hold.
+    pub(super) held: Option<Held>,
     pub(super) received: u64,
     pub(super) sent: u64,
     sink: Arc<dyn Sink>,
@@ -49,6 +52,7 @@ impl Visit {
             operation: None,
             stream: false,
             ctx: None,
+            held: None,
             received: 0,
             sent: 0,
             sink,
@@ -103,6 +107,11 @@ impl Drop for Visit {
 
 impl Record {
     fn close(self, status: u16, outcome: Outcome) {
+        let journal = self.ctx.map(|ctx| ctx.close()).unwrap_or_default();
+        let outcome = match (outcome, journal.broke) {
+            (Outcome::Answered, Some(cause)) => Outcome::Failed(cause.into()),
+            (outcome, _) => outcome,
+        };
         self.sink.close(Receipt {
             id: self.id,
             at: self.at,
@@ -116,7 +125,7 @@ impl Record {
             operation: self.operation,
             stream: self.stream,
             started: self.started,
-            journal: self.ctx.map(|ctx| ctx.close()).unwrap_or_default(),
+            journal,
             bytes: (self.received, self.sent),
         });
     }

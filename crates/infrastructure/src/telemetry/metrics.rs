@@ -40,7 +40,8 @@ struct Tables {
     upstream_errors: HashMap<FailureKey, u64>,
     reloads: HashMap<&'static str, u64>,
     receipts_dropped: u64,
-    lines_dropped: u64,
+    /// By log.
+    lines_dropped: [(&'static str, u64); 2],
     series_dropped: u64,
     /// The version of the config in force.
     config: Arc<str>,
@@ -97,7 +98,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn lost(&self, receipts: u64, lines: u64) {
+    pub(super) fn lost(&self, receipts: u64, lines: [(&'static str, u64); 2]) {
         let mut tables = self.lock();
         (tables.receipts_dropped, tables.lines_dropped) = (receipts, lines);
     }
@@ -305,8 +306,8 @@ impl Collector for Counted {
         counters(
             &mut to,
             "sluice_log_lines_dropped",
-            "Access log lines nobody took in time.",
-            [(Vec::new(), tables.lines_dropped)].into_iter(),
+            "Log lines nobody took in time, by log.",
+            tables.lines_dropped.iter().map(|(log, count)| (vec![("log", (*log).to_owned())], *count)),
         )?;
         counters(
             &mut to,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use kernel::{Receipt, Sink, core};
 
-use super::{AccessLog, Metrics};
+use super::drain::Drain;
+use super::{AccessLog, Metrics, OperatorLog};
 
 /// Between two rounds. Long enough that a round is worth waking up for, short enough for a person watching a log.
 const ROUND: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ pub struct Recorder {
     dropped: AtomicU64,
     metrics: Arc<Metrics>,
     log: Option<AccessLog>,
+    /// The operator's log, to tell what it has lost.
+    operator: Drain,
     /// One round at a time: the thread's, or that of somebody who asked for metrics.
     round: Mutex<()>,
 }
@@ -33,9 +36,10 @@ pub struct Rounds {
 
 impl Recorder {
     /// A recorder for so many data-plane threads.
-    pub fn new(cores: usize, metrics: Arc<Metrics>, log: Option<AccessLog>) -> Arc<Self> {
+    pub fn new(cores: usize, metrics: Arc<Metrics>, log: Option<AccessLog>, operator: &OperatorLog) -> Arc<Self> {
         let shelves = (0..cores.max(1)).map(|_| Mutex::default()).collect();
-        Arc::new(Self { shelves, dropped: AtomicU64::new(0), metrics, log, round: Mutex::default() })
+        let operator = operator.drain().clone();
+        Arc::new(Self { shelves, dropped: AtomicU64::new(0), metrics, log, operator, round: Mutex::default() })
     }
 
     /// Starts the rounds.
@@ -73,7 +77,8 @@ impl Recorder {
     /// All metrics as text, up to this moment.
     pub fn show(&self) -> String {
         self.record();
-        self.metrics.lost(self.dropped.load(Ordering::Relaxed), self.log.as_ref().map_or(0, AccessLog::dropped));
+        let lines = [("access", self.log.as_ref().map_or(0, AccessLog::dropped)), ("operator", self.operator.lost())];
+        self.metrics.lost(self.dropped.load(Ordering::Relaxed), lines);
         self.metrics.show()
     }
 }

@@ -34,9 +34,9 @@ mod tests {
         (pool[0].busy, pool[1].busy, pool[2].busy) = (2, 3, 2);
         let balance = LeastConnections::default();
         assert_eq!(balance.pick(&pool, None, Moment::now()), 1);
-        (pool[0].busy, pool[1].busy, pool[2].busy) = (0, 0, 0);
+        let idle = candidates(&[1.0; 3]);
         let picks: std::collections::HashSet<usize> =
-            (0..3).map(|_| balance.pick(&pool, None, Moment::now())).collect();
+            (0..3).map(|_| balance.pick(&idle, None, Moment::now())).collect();
         assert_eq!(picks.len(), 3);
     }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn get(
     const BODY_MAX: usize = 1 << 20;
     let mut connection = Connection::open(endpoint, within).await.ok()?;
     let mut request = http::Request::new(Outbound::empty());
-    *request.uri_mut() = format!("{}{path}", endpoint.prefix).parse().ok()?;
+    *request.uri_mut() = format!("{}{path}", endpoint.root()).parse().ok()?;
     request.headers_mut().insert(HOST, HeaderValue::from_str(&endpoint.authority).ok()?);
     if let Some(key) = key {
         // As every cloud wants it: all but Anthropic read the first, Anthropic the other two.

@@ -12,7 +12,7 @@ use crate::settings::BreakerSettings;
 const BUCKETS: usize = 10;
 /// Bound: how often the open time may double.
 const DOUBLINGS_MAX: u32 = 4;
-/// A probe that never reports back (its client left) is forgotten after this many open times.
+/// A probe that neither reports back nor ends is forgotten after this many open times.
 const PROBE_PATIENCE: u32 = 4;
 
 #[derive(Debug, Clone)]
@@ -54,6 +54,13 @@ impl Breaker {
             && now >= until
         {
             self.phase = Phase::Probing(now + rules.open_ms.duration() * PROBE_PATIENCE);
+        }
+    }
+
+    /// A call ended without telling how it went.
+    pub(crate) fn abandoned(&mut self) {
+        if let Phase::Probing(_) = self.phase {
+            self.phase = Phase::Open(Moment::default());
         }
     }
 
@@ -159,5 +166,14 @@ mod tests {
         breaker.chosen(&RULES, at(15_030));
         breaker.record(&RULES, true, at(15_040));
         assert!(breaker.allows(at(15_041)));
+    }
+
+    #[test]
+    fn a_probe_whose_client_left_is_not_waited_for() {
+        let mut breaker = Breaker::default();
+        feed(&mut breaker, 0, [false; 10]);
+        breaker.chosen(&RULES, at(5_010));
+        breaker.abandoned();
+        assert!(breaker.allows(at(5_011)));
     }
 }

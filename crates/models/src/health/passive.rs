@@ -38,8 +38,6 @@ impl Passive {
         if now.since(self.checked) > fail_timeout {
             self.checked = now;
         }
-        // nginx restores one unit of weight per pick; weights here are shares, so a tenth.
-        self.trust = (self.trust + 0.1).min(1.0);
     }
 
     /// A call succeeded. Only a probe (picked since the last failure, after its time) clears the count.
@@ -58,9 +56,19 @@ impl Passive {
         }
     }
 
-    /// The share of its weight that is left.
-    pub(crate) fn trust(&self) -> f64 {
-        self.trust
+    /// A call ended without telling how it went: were it the probe, the next call is.
+    pub(crate) fn abandoned(&mut self, rules: &HealthSettings) {
+        if rules.max_fails > 0 && self.fails >= rules.max_fails {
+            self.checked = self.accessed;
+        }
+    }
+
+    /// The share of its weight that is left. nginx gives one unit of weight back whenever the peer is looked at; weights
+    /// here are shares, so it is a tenth.
+    pub(crate) fn considered(&mut self) -> f64 {
+        let trust = self.trust;
+        self.trust = (trust + 0.1).min(1.0);
+        trust
     }
 
     /// How long until it may be tried again.

@@ -26,8 +26,12 @@ pub(super) const KIND: Kind<Row> = Kind {
 
 /// What is the same for every request to one instance.
 pub(super) struct OpenAi {
-    base: String,
-    headers: HeaderMap,
+    /// By operation.
+    chat: http::Uri,
+    completion: http::Uri,
+    embedding: http::Uri,
+    /// For answers as a whole, and as a stream.
+    headers: [HeaderMap; 2],
     /// Where answers come from.
     backend: Backend,
 }
@@ -60,24 +64,35 @@ impl OpenAi {
                 headers.insert(name, value);
             }
         }
-        Self { base: endpoint.map_or_else(|| "/v1".into(), |endpoint| endpoint.openai_base()), headers, backend }
+        let base = endpoint.map_or_else(|| "/v1".into(), |endpoint| endpoint.openai_base());
+        let uri = |path: &str| format!("{base}{path}").parse().unwrap_or_default();
+        let accepting = |kind: &'static str| {
+            let mut headers = headers.clone();
+            headers.insert(ACCEPT, HeaderValue::from_static(kind));
+            headers
+        };
+        Self {
+            chat: uri("/chat/completions"),
+            completion: uri("/completions"),
+            embedding: uri("/embeddings"),
+            headers: [accepting("application/json"), accepting("text/event-stream")],
+            backend,
+        }
     }
 
     /// The request for a call, as bytes to be sent; made anew for each try.
     fn request(&self, call: &Call, instance: &Instance) -> http::Request<Outbound> {
-        let path = match call.operation {
-            Operation::Chat => "/chat/completions",
-            Operation::Completion => "/completions",
-            Operation::Embedding => "/embeddings",
+        let uri = match call.operation {
+            Operation::Chat => &self.chat,
+            Operation::Completion => &self.completion,
+            Operation::Embedding => &self.embedding,
         };
-        let body =
-            wire::openai::request::write(&call.payload, instance.upstream_model.as_deref(), instance.force_usage);
+        let [whole, stream] = &self.headers;
+        let body = wire::openai::request::write(&call.payload, instance.upstream_model.as_ref(), instance.force_usage);
         let mut request = http::Request::new(Outbound::new(body));
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = format!("{}{path}", self.base).parse().unwrap_or_default();
-        *request.headers_mut() = self.headers.clone();
-        let accept = if call.stream { "text/event-stream" } else { "application/json" };
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = if call.stream { stream.clone() } else { whole.clone() };
         for (name, value) in call.forward.iter() {
             if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
                 request.headers_mut().insert(HeaderName::from_static(name), value);

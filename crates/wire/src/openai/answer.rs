@@ -1,6 +1,9 @@
 //! Reading a backend's whole answer: what it consumed, and whether it is an error in disguise.
 
+use std::sync::LazyLock;
+
 use kernel::{Tokens, Usage};
+use memchr::memmem::{Finder, FinderRev};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -41,20 +44,48 @@ struct Counts {
 const MESSAGE_MAX: usize = 1000;
 
 /// Reads a whole answer.
+///
+/// The usual one, with a usage report and no error anywhere, is searched and not parsed: a thousandth of its bytes
+/// matter. Whatever looks otherwise is parsed.
 pub fn read(body: &[u8]) -> Answer {
-    let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    let object = body.trim_ascii();
+    if !object.starts_with(b"{") || !object.ends_with(b"}") {
+        return Answer::Nonsense;
+    }
+    // In JSON a quote inside a text is escaped, so these can only be keys or whole texts.
+    static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+    match ERROR.find(object) {
+        None => last_usage(object).map_or_else(|| parse(object), |usage| Answer::Good(Some(usage))),
+        Some(_) => parse(object),
+    }
+}
+
+/// The last usage report in an object, if what follows the key is one.
+fn last_usage(object: &[u8]) -> Option<Usage> {
+    static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+    let behind = object.get(USAGE.rfind(object)? + b"\"usage\"".len()..)?;
+    let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let counts = Counts::deserialize(&mut serde_json::Deserializer::from_slice(value)).ok()?;
+    counts.prompt_tokens?;
+    counted(counts)
+}
+
+fn parse(body: &[u8]) -> Answer {
     match serde_json::from_slice::<Fields<'_>>(body) {
-        Ok(fields) if is_object => match fields.error.map(RawValue::get).filter(|raw| *raw != "null") {
+        Ok(fields) => match fields.error.map(RawValue::get).filter(|raw| *raw != "null") {
             Some(raw) => disguised(raw),
             None => Answer::Good(fields.usage.and_then(|raw| usage(raw.get()))),
         },
-        _ => Answer::Nonsense,
+        Err(_) => Answer::Nonsense,
     }
 }
 
 /// Reads a usage object; `None` for `null` or anything without a token count.
 pub(crate) fn usage(raw: &str) -> Option<Usage> {
-    let counts: Counts = serde_json::from_str(raw).ok()?;
+    counted(serde_json::from_str(raw).ok()?)
+}
+
+fn counted(counts: Counts) -> Option<Usage> {
     counts.prompt_tokens.or(counts.completion_tokens)?;
     let of = |details: Option<Details>, pick: fn(&Details) -> Option<u64>| {
         Tokens(details.as_ref().and_then(pick).unwrap_or(0))
@@ -92,6 +123,13 @@ mod tests {
     }
 
     #[test]
+    fn a_key_called_usage_elsewhere_is_not_taken_for_the_report() {
+        let body = br#"{"usage":{"prompt_tokens":7,"completion_tokens":1},"logprobs":{"top":[{"usage":-0.5}]}}"#;
+        let Answer::Good(Some(usage)) = read(body) else { panic!() };
+        assert_eq!(usage.input, Tokens(7));
+    }
+
+    #[test]
     fn an_error_in_a_200_is_an_error() {
         let read = |body: &str| read(body.as_bytes());
         assert_eq!(read(r#"{"error":{"message":"no","code":400}}"#), Answer::Disguised(Some(400), "no".into()));
@@ -102,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_object_is_nonsense() {
-        for body in ["", "<html>", "[]", "{", "null"] {
+        for body in ["", "<html>", "[]", "{", "null", "{]}"] {
             assert_eq!(read(body.as_bytes()), Answer::Nonsense, "{body}");
         }
     }

@@ -88,17 +88,25 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
     })
 }
 
-/// The body as a backend shall see it: with the model name it knows and, if asked, a usage report forced
-/// into its stream. Every other byte stays.
-pub fn write(payload: &Payload, upstream_model: Option<&str>, force_usage: bool) -> Vec<Bytes> {
+/// A model name as it stands in JSON, for [`write`].
+pub fn quoted(model: &str) -> Bytes {
+    serde_json::Value::from(model).to_string().into()
+}
+
+/// The body as a backend shall see it: with the model name it knows ([`quoted`]) and, if asked, a usage report
+/// forced into its stream. Every other byte stays.
+pub fn write(payload: &Payload, upstream_model: Option<&Bytes>, force_usage: bool) -> Vec<Bytes> {
+    if upstream_model.is_none() && !(force_usage && payload.force_usage.is_some()) {
+        return vec![payload.bytes.clone()];
+    }
     let mut edits = Vec::with_capacity(2);
     if let Some(name) = upstream_model {
-        edits.push((payload.model.clone(), Bytes::from(serde_json::Value::from(name).to_string())));
+        edits.push((payload.model.clone(), name.clone()));
     }
     if let (true, Some((range, text))) = (force_usage, &payload.force_usage) {
         edits.push((range.clone(), Bytes::from_static(text.as_bytes())));
     }
-    if edits.is_empty() { vec![payload.bytes.clone()] } else { json::splice(&payload.bytes, edits) }
+    json::splice(&payload.bytes, edits)
 }
 
 fn not_utf8(fault: &std::str::Utf8Error) -> Error {
@@ -206,7 +214,7 @@ mod tests {
 
     fn rewritten(body: &str, expected: &str) {
         let call = chat(body).unwrap();
-        let written = write(&call.payload, Some("up/stream \"m\""), true).concat();
+        let written = write(&call.payload, Some(&quoted("up/stream \"m\"")), true).concat();
         assert_eq!(std::str::from_utf8(&written).unwrap(), expected);
         serde_json::from_slice::<serde_json::Value>(&written).unwrap();
     }

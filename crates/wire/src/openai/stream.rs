@@ -28,6 +28,9 @@ pub struct Seen {
     pub pieces: u64,
     /// Whether the end mark `[DONE]` has come.
     pub done: bool,
+    /// The last event that carried a piece, as far as [`LAST_MAX`] goes: whether it ended the answer is only asked when
+    /// nothing comes after it.
+    last: Vec<u8>,
     /// The first error event: status, message.
     pub error: Option<(Option<u16>, String)>,
     strip_usage: bool,
@@ -41,6 +44,18 @@ struct Chunk<'a> {
     choices: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    object: Option<&'a str>,
+}
+
+/// Bound: how much of an event is kept until the next.
+const LAST_MAX: usize = 1024;
+
+/// Whether an event's first key says that it is an error: `{"error": …`, or `{"object": "error", …` as older vLLM.
+fn may_be_error(data: &[u8]) -> bool {
+    let inside = data.strip_prefix(b"{").map(<[u8]>::trim_ascii_start).unwrap_or_default();
+    let object =
+        || inside.strip_prefix(b"\"object\"").map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b":"));
+    inside.starts_with(b"\"error\"") || object().is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"error\""))
 }
 
 impl Watch {
@@ -55,9 +70,14 @@ impl Watch {
         framer.feed(read, |event| seen.judge(event))
     }
 
-    /// At the end: what is left of an event that was cut off.
+    /// At the end: what is left without the empty line that ends an event. Some servers leave it out after their last.
     pub fn finish(&mut self) -> Bytes {
-        self.framer.finish()
+        let rest = self.framer.finish();
+        if !rest.is_empty() {
+            // Taking it out is out of the question: what follows it is the end.
+            self.seen.judge(&rest);
+        }
+        rest
     }
 
     /// What has been seen so far.
@@ -67,6 +87,15 @@ impl Watch {
 }
 
 impl Seen {
+    /// Whether the answer came to an end of its own: an end mark, a usage report, or a reason to stop in its last piece.
+    pub fn finished(&self) -> bool {
+        let reason = Finder::new(b"\"finish_reason\"");
+        let value = reason.find(&self.last).and_then(|at| self.last.get(at + b"\"finish_reason\"".len()..));
+        let value =
+            value.map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
+        self.done || self.usage.is_some() || value.is_some_and(|rest| rest.starts_with(b"\""))
+    }
+
     /// What the stream consumed: as told, else as counted (one token per piece; the prompt unknown).
     pub fn usage_or_estimate(&self) -> Option<Usage> {
         let counted = || Usage { output: Tokens(self.pieces), estimated: true, ..Usage::default() };
@@ -84,7 +113,9 @@ impl Seen {
         let value = USAGE.find(data).and_then(|at| data.get(at + b"\"usage\"".len()..)).map(<[u8]>::trim_ascii_start);
         let value = value.and_then(|rest| rest.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
         let reports = value.is_some_and(|rest| rest.starts_with(b"{"));
-        if reports || self.pieces == 0 || data.starts_with(br#"{"error""#) {
+        self.last.clear();
+        self.last.extend_from_slice(data.get(..LAST_MAX).unwrap_or(data));
+        if reports || self.pieces == 0 || may_be_error(data) {
             return self.look(data);
         }
         self.pieces += 1;
@@ -97,7 +128,9 @@ impl Seen {
             self.pieces += 1;
             return Verdict::Keep;
         };
-        if let Some(raw) = chunk.error.map(RawValue::get).filter(|raw| *raw != "null")
+        let told = chunk.error.map(RawValue::get).filter(|raw| *raw != "null");
+        let whole = (chunk.object == Some("error")).then(|| std::str::from_utf8(data).unwrap_or_default());
+        if let Some(raw) = told.or(whole)
             && let Answer::Disguised(status, message) = answer::disguised(raw)
         {
             self.error.get_or_insert((status, message));
@@ -168,6 +201,30 @@ mod tests {
     fn an_error_event_is_seen() {
         let (_, watch) = run(true, "data: {\"error\": {\"message\": \"boom\", \"code\": 503}}\n\n", &[]);
         assert_eq!(watch.seen().error, Some((Some(503), "boom".into())));
+    }
+
+    #[test]
+    fn an_error_event_is_seen_in_every_shape_and_place() {
+        for event in [
+            r#"{ "error": {"message": "boom", "code": 503}}"#,
+            r#"{"object": "error", "message": "boom", "code": 503}"#,
+        ] {
+            let (_, watch) = run(true, &format!("data: {{\"choices\":[{{}}]}}\n\ndata: {event}\n\n"), &[]);
+            assert_eq!(watch.seen().error, Some((Some(503), "boom".into())), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_finished_by_its_mark_its_usage_or_its_last_piece() {
+        for (stream, finished) in [
+            ("data: {\"choices\":[{}]}\n\n", false),
+            ("data: {\"choices\":[{\"finish_reason\":null}]}\n\n", false),
+            ("data: {\"choices\":[{\"finish_reason\": \"stop\"}]}\n\n", true),
+            ("data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[{}]}\n\n", false),
+            ("data: {\"choices\":[{}]}\n\ndata: [DONE]\n", true),
+        ] {
+            assert_eq!(run(true, stream, &[]).1.seen().finished(), finished, "{stream}");
+        }
     }
 
     #[test]

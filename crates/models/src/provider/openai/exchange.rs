@@ -1,6 +1,8 @@
 //! One request and the beginning of its answer: everything that may still be tried elsewhere.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -29,9 +31,14 @@ pub(super) async fn run(provider: &OpenAi, ctx: &Ctx, placed: Placed, instance: 
     let sent = Moment::now();
     let first_byte = instance.timeouts.first_byte.map(|span| sent + span);
     let limit = first_byte.map_or(placed.attempt.deadline, |at| at.min(placed.attempt.deadline));
-    let (answered, lease) = match tokio::time::timeout(limit.remaining(), head(provider, &placed, instance)).await {
+    let waited = {
+        // Pinned, so that only a pointer to it moves into the time-out.
+        let awaited = pin!(head(provider, &placed, instance));
+        tokio::time::timeout(limit.remaining(), awaited).await
+    };
+    let (answered, lease) = match waited {
         Ok(result) => result.map_err(|failure| unreachable(&failure, instance))?,
-        Err(_) => return Err(too_slow(instance, sent, "first_byte_timeout")),
+        Err(_) => return Err(too_slow(ctx, instance, sent, limit)),
     };
     ctx.note(Note::Headed(Moment::now()));
     if !(200..300).contains(&answered.status) {
@@ -101,10 +108,8 @@ async fn whole(
     let patience = Patience { first_by, idle: instance.timeouts.idle, deadline };
     let body = match collect(&mut answered, ANSWER_MAX, patience).await {
         Ok(body) => body,
-        Err(cause @ ("first_byte_timeout" | "idle_timeout" | "call_timeout")) => {
-            return Err(too_slow(instance, sent, cause));
-        }
-        Err(cause) => return Err(broken(instance, cause)),
+        Err(Missed::Time(limit)) => return Err(too_slow(ctx, instance, sent, limit)),
+        Err(Missed::Rest(cause)) => return Err(broken(instance, cause)),
     };
     lease.into_iter().for_each(Lease::give_back);
     let now = Moment::now();
@@ -130,20 +135,30 @@ struct Patience {
     deadline: Moment,
 }
 
+/// Why a whole answer was not read.
+enum Missed {
+    /// It was not there at this moment.
+    Time(Moment),
+    /// It broke off, in the operator's words.
+    Rest(&'static str),
+}
+
 impl Patience {
     /// Waits for one piece, the first or a later one.
-    async fn piece(self, body: &mut Inbound, first: bool) -> Result<Option<Bytes>, &'static str> {
-        let left = if first { self.first_by.remaining() } else { self.idle.min(self.deadline.remaining()) };
-        match tokio::time::timeout(left, body.next()).await {
-            Ok(piece) => piece.transpose().map_err(|_| "broken_answer"),
-            Err(_) if first && self.first_by < self.deadline => Err("first_byte_timeout"),
-            Err(_) if !first && self.deadline > Moment::now() => Err("idle_timeout"),
-            Err(_) => Err("call_timeout"),
+    async fn piece(self, body: &mut Inbound, first: bool) -> Result<Option<Bytes>, Missed> {
+        // What is there already needs no timer.
+        if let Poll::Ready(piece) = std::future::poll_fn(|cx| Poll::Ready(body.poll_next(cx))).await {
+            return piece.transpose().map_err(|_| Missed::Rest("broken_answer"));
+        }
+        let limit = if first { self.first_by } else { self.deadline.min(Moment::now() + self.idle) };
+        match tokio::time::timeout(limit.remaining(), body.next()).await {
+            Ok(piece) => piece.transpose().map_err(|_| Missed::Rest("broken_answer")),
+            Err(_) => Err(Missed::Time(limit)),
         }
     }
 }
 
-async fn collect(answered: &mut Answered, limit: usize, patience: Patience) -> Result<Bytes, &'static str> {
+async fn collect(answered: &mut Answered, limit: usize, patience: Patience) -> Result<Bytes, Missed> {
     let Some(first) = patience.piece(&mut answered.body, true).await? else { return Ok(Bytes::new()) };
     if answered.body.ended() {
         return Ok(first);
@@ -152,7 +167,7 @@ async fn collect(answered: &mut Answered, limit: usize, patience: Patience) -> R
     while let Some(piece) = patience.piece(&mut answered.body, false).await? {
         body.extend_from_slice(&piece);
         if body.len() > limit {
-            return Err("answer_too_large");
+            return Err(Missed::Rest("answer_too_large"));
         }
     }
     Ok(body.freeze())
@@ -175,7 +190,7 @@ async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instan
     });
     let mut error = match status {
         401 | 403 => {
-            tracing::error!(model = %instance.deployment.label, instance = %instance.name, status, "the backend refuses our credentials: check api_key");
+            instance.refused_us(status);
             let message = "The backend refused Sluice's own credentials. The operator must mend the model's `api_key`.";
             return Error::upstream(Kind::BadUpstream, cause, message);
         }
@@ -191,7 +206,7 @@ async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instan
         }
         _ => {
             // The client's making: the instance did its work, and another would say the same.
-            instance.vitals.health.succeeded(&instance.rules, Moment::now());
+            instance.worked();
             let kind = if (400..500).contains(&status) { Kind::Invalid } else { Kind::BadUpstream };
             Error::upstream(kind, cause, format!("The backend answered with status {status}.")).final_()
         }
@@ -211,10 +226,17 @@ fn unreachable(failure: &Failure, instance: &Instance) -> Error {
     Error::upstream(Kind::BadUpstream, failure.cause(), message)
 }
 
-fn too_slow(instance: &Instance, since: Moment, cause: &'static str) -> Error {
-    instance.failed(cause, None);
+/// Nothing came by `limit`. Whose limit it was decides whose fault it is.
+pub(super) fn too_slow(ctx: &Ctx, instance: &Instance, since: Moment, limit: Moment) -> Error {
     let waited = Moment::now().since(since).as_millis();
-    Error::upstream(Kind::UpstreamTimeout, cause, format!("The backend did not answer within {waited} ms."))
+    if ctx.facts().deadline == Some(limit) {
+        // The client set it: the backend may be as quick as ever, and nobody else can help.
+        instance.worked();
+        let message = format!("The answer was not there by the call's own deadline ({waited} ms after it was sent).");
+        return Error::upstream(Kind::UpstreamTimeout, "client_deadline", message).final_();
+    }
+    instance.failed("timeout", None);
+    Error::upstream(Kind::UpstreamTimeout, "timeout", format!("The backend did not answer within {waited} ms."))
 }
 
 pub(super) fn broken(instance: &Instance, cause: &'static str) -> Error {
@@ -235,7 +257,7 @@ pub(super) fn disguised(instance: &Instance, status: Option<u16>, message: &str)
     let said = format!("The backend answered with an error: {message}");
     match status {
         Some(400..=407 | 409..=428) => {
-            instance.vitals.health.succeeded(&instance.rules, Moment::now());
+            instance.worked();
             Error::upstream(Kind::Invalid, "error_in_200", said).final_()
         }
         _ => {

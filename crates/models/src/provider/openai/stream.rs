@@ -89,7 +89,8 @@ impl Stream {
         while self.watch.seen().pieces == 0 && !self.watch.seen().done && self.ahead.len() <= wire::sse::EVENT_MAX {
             match std::future::poll_fn(|cx| self.poll_body(cx)).await? {
                 Some(read) => {
-                    (self.last, self.begun) = (Moment::now(), true);
+                    self.last = Moment::now();
+                    self.begin();
                     let more = self.watch.feed(read);
                     self.ahead =
                         if self.ahead.is_empty() { more } else { [&self.ahead[..], &more[..]].concat().into() };
@@ -153,9 +154,17 @@ impl Stream {
         }
     }
 
+    /// The first byte is there: from now on silence is what is timed.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            let left = self.idle.min(self.deadline.remaining());
+            self.timer.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+    }
+
     fn take(&mut self, read: Bytes) {
         let now = Moment::now();
-        self.begun = true;
+        self.begin();
         self.ahead = self.watch.feed(read);
         if !self.unproven {
             self.gaps.add(now.since(self.last));
@@ -167,12 +176,13 @@ impl Stream {
         self.last = now;
     }
 
-    /// The backend has closed the body. A stream whose end is not framed and that showed no end mark was cut.
+    /// The backend has closed the body. A stream that does not look finished was cut, however properly it was closed.
     fn end(&mut self) -> Option<Result<Delta>> {
         if self.state == State::Over {
             return None;
         }
-        if !self.watch.seen().done && !self.body.framed() {
+        let seen = self.watch.seen();
+        if !seen.done && seen.error.is_none() && !(self.body.framed() && seen.finished()) {
             return Some(Err(self.break_off("cut_stream")));
         }
         if let Some(lease) = self.lease.take() {
@@ -194,17 +204,25 @@ impl Stream {
             let silent = if self.begun { self.last + self.idle } else { self.first_by };
             let due = silent.min(self.deadline);
             if now >= due {
-                let (cause, message) = match self.begun {
-                    _ if due == self.deadline => ("call_timeout", "The answer took longer than this call may take."),
-                    true => ("idle_timeout", "The backend fell silent in the middle of its answer."),
-                    false => ("first_byte_timeout", "The backend did not begin its answer in time."),
-                };
-                self.instance.failed(cause, None);
-                return Poll::Ready(Error::upstream(Kind::UpstreamTimeout, cause, message));
+                return Poll::Ready(self.too_late(due));
             }
             self.timer.as_mut().reset(tokio::time::Instant::now() + due.since(now));
         }
         Poll::Pending
+    }
+
+    fn too_late(&self, due: Moment) -> Error {
+        if due == self.deadline && self.ctx.facts().deadline == Some(due) {
+            let message = "The answer was not complete by the call's own deadline.";
+            return Error::upstream(Kind::UpstreamTimeout, "client_deadline", message).final_();
+        }
+        let (cause, message) = match self.begun {
+            _ if due == self.deadline => ("call_timeout", "The answer took longer than this call may take."),
+            true => ("idle_timeout", "The backend fell silent in the middle of its answer."),
+            false => ("first_byte_timeout", "The backend did not begin its answer in time."),
+        };
+        self.instance.failed(cause, None);
+        Error::upstream(Kind::UpstreamTimeout, cause, message)
     }
 
     /// Frees the slot, closes the connection if it is still ours, and writes down what was consumed. Once.
@@ -219,8 +237,12 @@ impl Stream {
             self.ctx.note(Note::Used(usage));
         }
         self.ctx.note(Note::Spaced(std::mem::take(&mut self.gaps)));
-        if let Some((_, message)) = &self.watch.seen().error {
-            self.ctx.note(Note::Failed(format!("error_event: {message}").into()));
+        if let Some((status, _)) = &self.watch.seen().error {
+            // What the backend said may quote the prompt: it is the client's to read, not the log's.
+            self.ctx.note(Note::Broke("error_event"));
+            if !status.is_some_and(|status| (400..500).contains(&status)) {
+                self.instance.failed("error_event", None);
+            }
         }
     }
 }
