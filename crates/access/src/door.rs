@@ -5,10 +5,14 @@ mod credentials;
 mod head;
 mod outgoing;
 mod route;
+mod said;
 mod visit;
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
@@ -19,13 +23,15 @@ use kernel::health::Readiness;
 use kernel::sight::{Gauges, Sample};
 use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Reply, Result, Serve, Sink, ctx};
 use tenancy::Directory;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::futures::OwnedNotified;
 
 pub use self::arrival::Arriving;
 use self::arrival::Store;
 pub use self::outgoing::Outgoing;
 use self::route::Target;
+use self::said::Said;
 use self::visit::Visit;
+use crate::announcement::Announcement;
 use crate::settings::LimitSettings;
 
 /// Everything one config makes of Sluice. A reload builds a new one and swaps the pointer; a request keeps the one it
@@ -58,8 +64,8 @@ pub struct Door {
     inside: AtomicUsize,
     store: Arc<Store>,
     draining: AtomicBool,
-    /// Cancelled when those still inside must leave.
-    closing: CancellationToken,
+    /// Said when those still inside must leave.
+    closing: Arc<Announcement>,
 }
 
 /// Counts a visitor for as long as it lives.
@@ -75,7 +81,7 @@ impl Door {
             inside: AtomicUsize::new(0),
             store: Arc::default(),
             draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
+            closing: Arc::default(),
         })
     }
 
@@ -101,7 +107,7 @@ impl Door {
 
     /// Ends what is still inside: streams with an error event, the rest with a 503.
     pub fn close(&self) {
-        self.closing.cancel();
+        self.closing.say();
     }
 
     /// Requests inside.
@@ -109,15 +115,24 @@ impl Door {
         self.inside.load(Ordering::Relaxed)
     }
 
+    /// Wakes whoever polls it when those inside must leave. Whoever runs [`handle`](Self::handle) must be woken by it.
+    pub(crate) fn closing(&self) -> OwnedNotified {
+        self.closing.listen()
+    }
+
     /// Answers one request. Never fails: what goes wrong is an answer too. Dropping the future, or the answer's
     /// body before its end, means that the client has left.
     pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B) -> Response<Outgoing> {
         let machine = self.machine.load_full();
-        let mut visit = Visit::begin(&head, Arc::clone(&self.sink), self.enter());
-        let answered = tokio::select! {
-            biased;
-            answered = self.answer(&machine, &head, body, &mut visit) => answered,
-            () = self.closing.cancelled() => Err(stopping()),
+        let mut said = Said::read(&head.headers, &machine.forward);
+        let mut visit = Visit::begin(&head, said.request_id, Arc::clone(&self.sink), self.enter());
+        let answered = {
+            let mut answer = pin!(self.answer(&machine, (&head, &mut said), body, &mut visit));
+            std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Pending if self.closing.said() => Poll::Ready(Err(stopping())),
+                answered => answered,
+            })
+            .await
         };
         answered.unwrap_or_else(|error| head::refuse(&machine, &error, visit))
     }
@@ -125,7 +140,7 @@ impl Door {
     async fn answer<B: Arriving>(
         &self,
         machine: &Machine,
-        head: &Parts,
+        (head, said): (&Parts, &mut Said<'_>),
         body: B,
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
@@ -144,12 +159,12 @@ impl Door {
             };
             return Ok(head::plain(status, text, visit.leave()));
         }
-        let caller = credentials::identify(&head.headers, machine)?;
+        let caller = credentials::identify(said, machine)?;
         visit.caller = Some(caller);
         match target {
             Target::Models => Ok(head::json(route::models(machine), visit.leave())),
             Target::Model(name) => Ok(head::json(route::model(machine, &name)?, visit.leave())),
-            Target::Call(operation) => self.call(machine, head, body, operation, visit).await,
+            Target::Call(operation) => self.call(machine, said, body, operation, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
     }
@@ -157,30 +172,23 @@ impl Door {
     async fn call<B: Arriving>(
         &self,
         machine: &Machine,
-        head: &Parts,
+        said: &mut Said<'_>,
         body: B,
         operation: Operation,
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
         visit.operation = Some(operation);
-        let (bytes, held) = arrival::read(&head.headers, body, &machine.limits, &self.store).await?;
+        let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
-        let call = wire::openai::request::read(bytes, arrival::envelope(head, operation, machine, &visit.id))?;
+        let call = wire::openai::request::read(bytes, arrival::envelope(said, operation))?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
         visit.stream = call.stream;
-        let ctx = self.context(head, visit)?;
+        let ctx = context(said, visit)?;
         visit.ctx = Some(ctx.clone());
         let reply: Reply = machine.core.serve(&ctx, call).await?;
-        Ok(head::reply(machine, reply, visit.leave(), self.closing.clone()))
-    }
-
-    fn context(&self, head: &Parts, visit: &Visit) -> Result<Ctx> {
-        let deadline = arrival::deadline(&head.headers)?.map(|span| visit.started + span);
-        let priority = arrival::priority(&head.headers)?;
-        let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
-        Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline }))
+        Ok(head::reply(machine, reply, visit.leave(), Arc::clone(&self.closing)))
     }
 
     fn enter(self: &Arc<Self>) -> Inside {
@@ -201,6 +209,13 @@ impl Drop for Inside {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn context(said: &Said<'_>, visit: &Visit) -> Result<Ctx> {
+    let deadline = arrival::deadline(said.deadline)?.map(|span| visit.started + span);
+    let priority = arrival::priority(said.priority)?;
+    let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
+    Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline }))
 }
 
 /// Marks a request whose head gives its body two lengths.

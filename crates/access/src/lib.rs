@@ -9,6 +9,8 @@ pub mod door;
 pub mod listener;
 pub mod settings;
 
+mod announcement;
+
 pub use door::{Door, Machine};
 pub use listener::{Cores, Listener};
 pub use settings::{Auth, LimitSettings, ListenSettings, TlsSettings};

@@ -4,10 +4,11 @@
 //! thread. gRPC will join on the same port: an h2 request whose content type is `application/grpc` gets its own
 //! service in [`connection`].
 
+mod alarm;
 mod connection;
 mod cores;
 mod tls;
-mod wiretap;
+mod turn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

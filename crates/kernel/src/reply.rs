@@ -57,10 +57,14 @@ impl Reply {
         Self { head, body, held: Vec::new() }
     }
 
-    /// Keeps `guard` alive until the last byte has left or the client is gone.
+    /// Keeps `guard` alive for as long as the backend is at work: with a stream until its last byte has left or the
+    /// client is gone; with a whole answer no longer, for how fast a client reads it is no business of the backend's.
     #[must_use]
     pub fn holding(mut self, guard: impl Send + 'static) -> Self {
-        self.held.push(Box::new(guard));
+        match self.body {
+            Body::Whole(_) => drop(guard),
+            Body::Stream(_) => self.held.push(Box::new(guard)),
+        }
         self
     }
 

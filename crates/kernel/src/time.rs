@@ -10,13 +10,23 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(u64);
 
+/// One second, so that "before anything happened" can be told from "at the start".
+const AHEAD: u64 = 1_000_000;
+
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
 impl Moment {
     /// Reads the clock (about 30 ns).
     pub fn now() -> Self {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let start = START.get_or_init(Instant::now);
-        // One second ahead of zero, so that "before anything happened" can be told from "at the start".
-        Self(1_000_000 + u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Self(AHEAD + u64::try_from(start().elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The same point on the standard library's clock, for timers.
+    pub fn instant(self) -> Instant {
+        start() + Duration::from_micros(self.0.saturating_sub(AHEAD))
     }
 
     /// A moment at a known offset; for tests and simulations.
@@ -45,5 +55,18 @@ impl std::ops::Add<Duration> for Moment {
 
     fn add(self, rhs: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_and_its_instant_are_the_same_point() {
+        let moment = Moment::now() + Duration::from_secs(5);
+        let ahead = moment.instant().saturating_duration_since(Instant::now());
+        assert!((4_900..=5_000).contains(&ahead.as_millis()), "{ahead:?}");
+        assert!(Moment::from_micros(0).instant() <= Instant::now());
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use kernel::fleet::Deployment;
 use kernel::{Moment, Slots};
 
+use crate::connection::Inbound;
 use crate::endpoint::Endpoint;
 use crate::health::{Health, Standing};
 use crate::pool::{Limits, Pool};
@@ -22,7 +23,7 @@ pub(crate) struct Vitals {
     pub(crate) health: Health,
     pub(crate) timing: PeakEwma,
     /// `None` for the simulator, which is no process.
-    pub(crate) pool: Option<Arc<Pool>>,
+    pub(crate) pool: Option<Pool>,
     /// Whether it was said already that it refuses our credentials.
     pub(crate) refuses_us: AtomicBool,
 }
@@ -62,7 +63,7 @@ impl Vitals {
             slots: Slots::new(limit),
             health: Health::default(),
             timing: PeakEwma::new(),
-            pool: endpoint.map(|endpoint| Arc::new(Pool::new(endpoint.clone()))),
+            pool: endpoint.map(|endpoint| Pool::new(endpoint.clone())),
             refuses_us: AtomicBool::new(false),
         }
     }
@@ -74,12 +75,18 @@ impl Instance {
     }
 
     /// A call to it came to a good start.
-    pub(crate) fn succeeded(&self, took: Duration) {
-        let now = Moment::now();
+    pub(crate) fn succeeded(&self, took: Duration, now: Moment) {
         self.vitals.health.succeeded(&self.rules, now);
         self.vitals.timing.observe(took, now);
         if self.vitals.refuses_us.load(Ordering::Relaxed) {
             self.vitals.refuses_us.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer of its has been read to its end: the connection may serve again.
+    pub(crate) fn give_back(&self, body: &mut Inbound, now: Moment) {
+        if let (Some(pool), Some(connection)) = (&self.vitals.pool, body.take_connection()) {
+            pool.put(connection, self.limits, now);
         }
     }
 

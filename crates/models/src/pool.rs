@@ -5,7 +5,7 @@
 //! is least likely to have been closed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kernel::{Moment, core};
@@ -28,13 +28,6 @@ pub(crate) struct Pool {
     shelves: Vec<Mutex<Vec<Connection>>>,
     opened: AtomicU64,
     reused: AtomicU64,
-}
-
-/// A connection taken for one exchange. Dropped before the answer's end it closes the connection.
-pub(crate) struct Lease {
-    pool: Arc<Pool>,
-    connection: Option<Connection>,
-    limits: Limits,
 }
 
 /// How many idle connections are kept, and for how long.
@@ -70,46 +63,45 @@ impl Pool {
     /// An idle connection may have been closed by the backend just as we wrote to it. That costs the client
     /// nothing: the request goes out once more on a new connection. `request` is therefore a maker.
     pub(crate) async fn send(
-        self: &Arc<Self>,
+        &self,
         limits: Limits,
         connect_within: Duration,
+        now: Moment,
         request: impl Fn() -> http::Request<Outbound>,
-    ) -> Result<(Answered, Lease), Failure> {
-        while let Some(mut connection) = self.take(limits) {
-            if !connection.usable().await {
+    ) -> Result<Answered, Failure> {
+        while let Some(mut connection) = self.take(limits, now) {
+            if !connection.usable() {
                 continue;
             }
             self.reused.fetch_add(1, Ordering::Relaxed);
-            let sent = Moment::now();
             match connection.send(request()).await {
-                Ok(answered) => return Ok((answered, self.lease(connection, limits))),
-                Err(Failure::Broken(_)) if Moment::now().since(sent) < STALE_WITHIN => break,
-                Err(failure) => return Err(failure),
+                Err(Failure::Broken(_)) if Moment::now().since(now) < STALE_WITHIN => break,
+                result => return result,
             }
         }
-        let mut connection = Connection::open(&self.endpoint, connect_within).await?;
+        // Boxed: opening is rare, and its state is larger than that of all the rest.
+        let connection = Box::pin(Connection::open(&self.endpoint, connect_within)).await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
-        let answered = connection.send(request()).await?;
-        Ok((answered, self.lease(connection, limits)))
+        connection.send(request()).await
     }
 
     /// Opens connections ahead on the running thread, until it has so many idle.
-    pub(crate) async fn warm(self: &Arc<Self>, limits: Limits, count: u32, connect_within: Duration) {
+    pub(crate) async fn warm(&self, limits: Limits, count: u32, connect_within: Duration) {
         let idle = self.shelf().map_or(0, |shelf| shelf.lock().unwrap_or_else(PoisonError::into_inner).len());
         for _ in idle..count as usize {
             let Ok(connection) = Connection::open(&self.endpoint, connect_within).await else { return };
             self.opened.fetch_add(1, Ordering::Relaxed);
-            self.put(connection, limits);
+            self.put(connection, limits, Moment::now());
         }
     }
 
     /// Lets go of connections that have been idle for too long or are closed.
     pub(crate) fn sweep(&self, limits: Limits, now: Moment) {
         for shelf in &self.shelves {
-            let keep = |connection: &Connection| {
-                !connection.is_closed() && now.since(connection.idle_since) < limits.idle_timeout
+            let keep = |connection: &mut Connection| {
+                now.since(connection.idle_since) < limits.idle_timeout && connection.usable()
             };
-            shelf.lock().unwrap_or_else(PoisonError::into_inner).retain(keep);
+            shelf.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(keep);
         }
     }
 
@@ -122,39 +114,28 @@ impl Pool {
         }
     }
 
-    fn lease(self: &Arc<Self>, connection: Connection, limits: Limits) -> Lease {
-        Lease { pool: Arc::clone(self), connection: Some(connection), limits }
-    }
-
     fn shelf(&self) -> Option<&Mutex<Vec<Connection>>> {
         self.shelves.get(core::current() % self.shelves.len().max(1))
     }
 
-    fn take(&self, limits: Limits) -> Option<Connection> {
+    fn take(&self, limits: Limits, now: Moment) -> Option<Connection> {
         let mut shelf = self.shelf()?.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(connection) = shelf.pop() {
-            if !connection.is_closed() && Moment::now().since(connection.idle_since) < limits.idle_timeout {
-                return Some(connection);
-            }
+        // The newest is on top: whatever is below one that is too old is older still.
+        let connection = shelf.pop()?;
+        if now.since(connection.idle_since) < limits.idle_timeout {
+            return Some(connection);
         }
+        shelf.clear();
         None
     }
 
-    fn put(&self, mut connection: Connection, limits: Limits) {
-        connection.idle_since = Moment::now();
+    /// Keeps a connection whose last answer has been read to its end.
+    pub(crate) fn put(&self, mut connection: Connection, limits: Limits, now: Moment) {
+        connection.idle_since = now;
         let Some(shelf) = self.shelf() else { return };
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if shelf.len() < limits.idle_max {
             shelf.push(connection);
-        }
-    }
-}
-
-impl Lease {
-    /// The answer has been read to its end: the connection may serve again.
-    pub(crate) fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.put(connection, self.limits);
         }
     }
 }

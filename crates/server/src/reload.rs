@@ -63,7 +63,7 @@ impl Running {
                 Ok(None) if asked => tracing::info!("asked to reload: the config is the same"),
                 Ok(None) => {}
                 Err(fault) => {
-                    self.metrics.reloaded(false, "");
+                    self.metrics.reload_failed();
                     tracing::error!("the changed config is not usable and changes nothing:\n{fault:#}");
                 }
             }
@@ -116,7 +116,7 @@ impl Running {
             let fleet = Arc::clone(&stages.fleet);
             core.spawn(async move { fleet.warm().await });
         }
-        self.metrics.reloaded(true, &machine.version);
+        self.metrics.reloaded(&machine.version);
         self.stages.store(Arc::new(stages));
         self.door.swap(machine);
         Ok(Some(loaded))

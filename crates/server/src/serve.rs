@@ -50,7 +50,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.watch(move || {
         shown.get().and_then(std::sync::Weak::upgrade).map_or_else(Vec::new, |running| running.gauges())
     });
-    metrics.reloaded(true, &machine.version);
+    metrics.reloaded(&machine.version);
     let metrics = Arc::new(metrics);
     let log = config.telemetry.access_log.then(|| AccessLog::to(std::io::stdout())).transpose()?;
     let recorder = Recorder::new(threads, Arc::clone(&metrics), log, &operator);

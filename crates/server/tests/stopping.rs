@@ -45,10 +45,11 @@ async fn a_call_that_outlasts_the_grace_time_gets_a_503() {
     let (upstream, sluice) = start(Script::new().hang(), "grace_ms: 300").await;
     let mut wire = call(&sluice, false).await;
     assert!(upstream.hanging(1, SOON).await);
+    let asked = Instant::now();
     sluice.signal("TERM");
     let answer = wire.answer(SOON).await.unwrap();
     assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
-    assert!(upstream.disconnected(SOON).await.is_some(), "the backend is told");
+    assert!(upstream.abandoned(asked, SOON).await.is_some(), "the backend is told");
     assert_eq!(sluice.ended(SOON, Instant::now()).await.code(), Some(0));
 }
 

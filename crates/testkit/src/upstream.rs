@@ -208,11 +208,6 @@ impl Upstream {
         self.wait(within, |inner| inner.requests.iter().find_map(left)).await
     }
 
-    /// As [`abandoned`](Self::abandoned), from now on.
-    pub async fn disconnected(&self, within: Duration) -> Option<Duration> {
-        self.abandoned(Instant::now(), within).await
-    }
-
     async fn wait<T>(&self, within: Duration, find: impl Fn(&Inner) -> Option<T>) -> Option<T> {
         let mut changes = self.record.watch();
         let search = async {

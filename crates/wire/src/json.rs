@@ -1,4 +1,6 @@
-//! Editing JSON in place: replace some byte ranges, keep every other byte.
+//! JSON that is passed on: looked at without parsing it, edited in place with every other byte kept.
+
+pub(crate) mod scan;
 
 use std::ops::Range;
 

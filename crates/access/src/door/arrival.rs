@@ -8,14 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
+use http::HeaderValue;
 use kernel::error::Kind;
-use kernel::{Error, Operation, Origin, Priority, RequestId, Result, random};
+use kernel::{Error, Operation, Origin, Priority, Result, random};
 use wire::openai::request::Envelope;
 
-use super::Machine;
+use super::said::Said;
 use crate::settings::LimitSettings;
 
 /// A body on its way in; implemented by the listener over its HTTP library.
@@ -43,14 +41,13 @@ pub(super) struct Held {
 
 /// Reads a body to its end; gives it with its share of the store.
 pub(super) async fn read(
-    headers: &HeaderMap,
+    announced: Option<&HeaderValue>,
     mut body: impl Arriving,
     limits: &LimitSettings,
     store: &Arc<Store>,
 ) -> Result<(Bytes, Held)> {
     let max = limits.body_max.len();
-    let announced =
-        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
+    let announced = announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > max) {
         return Err(too_large(limits));
     }
@@ -117,18 +114,14 @@ fn too_large(limits: &LimitSettings) -> Error {
 }
 
 /// What the head says to whoever reads the body.
-pub(super) fn envelope(head: &Parts, operation: Operation, machine: &Machine, id: &RequestId) -> Envelope {
-    let session = head.headers.get("x-session-id").map(|value| random::hash(value.as_bytes()));
-    let shown =
-        |name: &&'static str| head.headers.get(*name).map(|value| (*name, Bytes::copy_from_slice(value.as_bytes())));
-    let own = ("x-request-id", Bytes::copy_from_slice(id.as_str().as_bytes()));
-    let forward: Arc<[_]> = machine.forward.iter().filter_map(shown).chain([own]).collect();
-    Envelope { operation, session, forward }
+pub(super) fn envelope(said: &mut Said<'_>, operation: Operation) -> Envelope {
+    let session = said.session_id.map(|value| random::hash(value.as_bytes()));
+    Envelope { operation, session, forward: said.take_forward() }
 }
 
 /// `x-sluice-deadline-ms`.
-pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get("x-sluice-deadline-ms") else { return Ok(None) };
+pub(super) fn deadline(said: Option<&HeaderValue>) -> Result<Option<Duration>> {
+    let Some(value) = said else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_millis);
     match millis.filter(|span| !span.is_zero() && *span <= DEADLINE_MAX) {
         Some(span) => Ok(Some(span)),
@@ -140,8 +133,8 @@ pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
 }
 
 /// `x-sluice-priority`.
-pub(super) fn priority(headers: &HeaderMap) -> Result<Priority> {
-    let Some(value) = headers.get("x-sluice-priority") else { return Ok(Priority::default()) };
+pub(super) fn priority(said: Option<&HeaderValue>) -> Result<Priority> {
+    let Some(value) = said else { return Ok(Priority::default()) };
     let wrong = || Error::invalid(Some("x-sluice-priority"), "`x-sluice-priority` must be high, normal or low.");
     value.to_str().ok().and_then(Priority::parse).ok_or_else(wrong)
 }

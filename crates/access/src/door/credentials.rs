@@ -1,19 +1,15 @@
 //! Who calls, by the credential in the head.
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
 use kernel::error::Kind;
 use kernel::{Caller, Error, Origin, Result};
 use tenancy::key;
 
 use super::Machine;
-
-/// Headers that may carry a key, as the SDKs of each dialect send it.
-const KEY_HEADERS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
+use super::said::Said;
 
 /// Finds the caller. On an open door a key that is known still says whose call it is.
-pub(super) fn identify(headers: &HeaderMap, machine: &Machine) -> Result<Caller> {
-    let known = presented(headers).map(|key| (key, machine.directory.find(key)));
+pub(super) fn identify(said: &Said<'_>, machine: &Machine) -> Result<Caller> {
+    let known = presented(said).map(|key| (key, machine.directory.find(key)));
     let caller = match known {
         Some((_, Some(caller))) => caller.clone(),
         _ if machine.open => Caller::anonymous(),
@@ -23,23 +19,23 @@ pub(super) fn identify(headers: &HeaderMap, machine: &Machine) -> Result<Caller>
         }
         Some((_, None)) => return Err(refused("The API key is not known here.")),
     };
-    agrees(headers, &caller)?;
+    agrees(said, &caller)?;
     Ok(caller)
 }
 
 /// The key a request shows, wherever its SDK puts it.
-fn presented(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+fn presented<'a>(said: &Said<'a>) -> Option<&'a str> {
+    let bearer = said.authorization.and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
-    let plain = || KEY_HEADERS.iter().find_map(|name| headers.get(*name)?.to_str().ok());
+    let plain = || said.keys.iter().find_map(|key| key.as_ref()?.to_str().ok());
     bearer.or_else(plain).filter(|key| !key.is_empty())
 }
 
 /// A tenant named in the head must be the one the credential belongs to.
-fn agrees(headers: &HeaderMap, caller: &Caller) -> Result<()> {
-    match headers.get("x-tenant-id") {
+fn agrees(said: &Said<'_>, caller: &Caller) -> Result<()> {
+    match said.tenant_id {
         Some(value) if value.as_bytes() != caller.tenant.as_str().as_bytes() => {
             let mut error = Error::new(
                 Kind::Forbidden,

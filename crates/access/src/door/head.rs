@@ -1,5 +1,6 @@
 //! The heads of answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,9 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use kernel::error::Kind;
 use kernel::{Body, Error, Journal, Outcome, Reply};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::{Machine, Outgoing, Visit};
+use crate::announcement::Announcement;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-sluice-model");
@@ -23,7 +24,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer that took part in the work: with all that is told about it.
-pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: CancellationToken) -> Response<Outgoing> {
+pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<Announcement>) -> Response<Outgoing> {
     let (head, body, held) = reply.into_parts();
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(CONTENT_TYPE, value(head.content_type).unwrap_or(JSON));
@@ -36,11 +37,7 @@ pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Canc
     visit.glance(|journal| tell(&mut headers, journal, &visit));
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
     let body = match body {
-        // The backend is done with a whole answer: its slot need not wait for the client to read it.
-        Body::Whole(bytes) => {
-            drop(held);
-            Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit)
-        }
+        Body::Whole(bytes) => Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit),
         Body::Stream(deltas) => {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(BUFFERING, HeaderValue::from_static("no"));
@@ -119,10 +116,10 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     if let Some((deployment, instance)) = &journal.placed {
         headers.extend(HeaderValue::from_str(&deployment.label).ok().map(|label| (MODEL, label)));
         headers.extend(HeaderValue::from_str(instance).ok().map(|instance| (INSTANCE, instance)));
-        headers.insert(ATTEMPTS, HeaderValue::from(journal.attempts));
+        headers.insert(ATTEMPTS, number(u64::from(journal.attempts)));
     }
     let queued = u64::try_from(journal.queued.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(QUEUE, HeaderValue::from(queued));
+    headers.insert(QUEUE, number(queued));
     let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
     let spent = until.since(visit.started).saturating_sub(journal.queued);
     let mut timing = BytesMut::with_capacity(64);
@@ -131,6 +128,15 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     timing.extend_from_slice(b", upstream;dur=");
     write_millis(&mut timing, spent);
     headers.extend(HeaderValue::from_maybe_shared(timing.freeze()).ok().map(|timing| (SERVER_TIMING, timing)));
+}
+
+/// A number; the two that nearly all are cost nothing.
+fn number(value: u64) -> HeaderValue {
+    match value {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        _ => HeaderValue::from(value),
+    }
 }
 
 /// Milliseconds with one digit behind the point.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use kernel::{Delta, Deltas, Error, Outcome};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use wire::openai::fault;
 
 use super::Visit;
+use crate::announcement::Announcement;
 
 /// Said on a silent stream. A comment by the standard: clients skip it.
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -37,7 +38,8 @@ struct Streaming {
     _held: Vec<Box<dyn Any + Send>>,
     company: Option<Company>,
     between_events: bool,
-    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Said when it must end. Whoever polls it is woken then.
+    closing: Arc<Announcement>,
     visit: Visit,
 }
 
@@ -62,10 +64,9 @@ impl Outgoing {
         held: Vec<Box<dyn Any + Send>>,
         silence: Duration,
         visit: Visit,
-        closing: CancellationToken,
+        closing: Arc<Announcement>,
     ) -> Self {
         let company = (!silence.is_zero()).then(|| Company::new(silence));
-        let closing = Box::pin(closing.cancelled_owned());
         Self(State::Stream(Box::new(Streaming { deltas, _held: held, company, between_events: true, closing, visit })))
     }
 }
@@ -129,9 +130,7 @@ impl Streaming {
                 self.end(Outcome::Answered);
                 Poll::Ready(Piece::Last(None))
             }
-            Poll::Pending if self.closing.as_mut().poll(cx).is_ready() => {
-                Poll::Ready(self.break_off(&super::stopping()))
-            }
+            Poll::Pending if self.closing.said() => Poll::Ready(self.break_off(&super::stopping())),
             Poll::Pending => match &mut self.company {
                 Some(company) if self.between_events => company.poll(cx).map(|()| Piece::More(COMMENT)),
                 _ => Poll::Pending,

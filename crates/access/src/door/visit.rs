@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use http::HeaderValue;
 use http::request::Parts;
 use kernel::random::Random;
 use kernel::{Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Sink};
@@ -39,12 +40,12 @@ pub(super) struct Record {
 }
 
 impl Visit {
-    pub(super) fn begin(head: &Parts, sink: Arc<dyn Sink>, inside: Inside) -> Self {
-        let path = head.uri.path();
+    pub(super) fn begin(head: &Parts, id: Option<&HeaderValue>, sink: Arc<dyn Sink>, inside: Inside) -> Self {
+        let (path, at) = (head.uri.path(), SystemTime::now());
         Self(Some(Box::new(Record {
-            id: request_id(head),
+            id: request_id(id, at),
             started: super::now(),
-            at: SystemTime::now(),
+            at,
             method: method(&head.method),
             path: known(path).unwrap_or_else(|| path.chars().take(PATH_MAX).collect::<String>().into()),
             caller: None,
@@ -132,16 +133,16 @@ impl Record {
 }
 
 /// The client's `x-request-id` if it is a plain word, else a new one (UUID v7: sortable by time).
-fn request_id(head: &Parts) -> RequestId {
-    let given = head.headers.get("x-request-id").and_then(|value| value.to_str().ok());
+fn request_id(said: Option<&HeaderValue>, at: SystemTime) -> RequestId {
+    let given = said.and_then(|value| value.to_str().ok());
     let plain = |id: &&str| (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     match given.filter(plain) {
         Some(id) => RequestId::new(id),
-        None => new_id(),
+        None => new_id(at),
     }
 }
 
-fn new_id() -> RequestId {
+fn new_id(at: SystemTime) -> RequestId {
     static RANDOM: OnceLock<Random> = OnceLock::new();
     let random = RANDOM.get_or_init(|| {
         let mut seed = [0; 8];
@@ -151,7 +152,7 @@ fn new_id() -> RequestId {
         }
         Random::seeded(u64::from_le_bytes(seed))
     });
-    let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let millis = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let chance = u128::from(random.next()) << 64 | u128::from(random.next());
     let mut bytes = [0u8; 10];
     bytes.iter_mut().zip(chance.to_le_bytes()).for_each(|(to, from)| *to = from);

@@ -1,26 +1,31 @@
 //! One client connection: which protocol it speaks, and its requests. The only file of this crate that names hyper.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kernel::Moment;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::futures::OwnedNotified;
 
 use super::Tls;
-use super::wiretap::{Head, Tapped};
+use super::alarm::Alarm;
+use super::turn::{OurTurn, Turns, Watched};
 use crate::Door;
+use crate::announcement::Announcement;
 use crate::door::{Arriving, FramedTwice, Outgoing};
 use crate::settings::LimitSettings;
 
@@ -28,6 +33,8 @@ use crate::settings::LimitSettings;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bound: read and write buffers of one connection.
 const BUFFER_MAX: usize = 64 << 10;
+/// How many headers hyper has room for without being told.
+const HEADERS_USUAL: usize = 100;
 /// Flow-control windows of h2: enough for a large prompt in one round trip, small enough for many streams.
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
@@ -38,7 +45,7 @@ const H2_PING: Duration = Duration::from_secs(30);
 pub(super) struct Manners {
     pub(super) door: Arc<Door>,
     pub(super) tls: Option<Arc<Tls>>,
-    pub(super) drain: CancellationToken,
+    pub(super) ending: Arc<Announcement>,
 }
 
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
@@ -48,15 +55,16 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
     let patience = limits.header_timeout_ms.duration();
     match &manners.tls {
         Some(tls) => {
-            let Ok(Ok(stream)) = tokio::time::timeout(patience, tls.0.accept(stream)).await else { return };
+            let accepted = Box::pin(tokio::time::timeout(patience, tls.0.accept(stream))).await;
+            let Ok(Ok(stream)) = accepted else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                h2(stream, manners, &limits).await;
+                Box::pin(h2(stream, manners, &limits)).await;
             } else {
-                h1(stream, manners, &limits).await;
+                Box::pin(h1(stream, manners, &limits)).await;
             }
         }
         None => match tokio::time::timeout(patience, speaks_h2(&stream)).await {
-            Ok(Ok(true)) => h2(stream, manners, &limits).await,
+            Ok(Ok(true)) => Box::pin(h2(stream, manners, &limits)).await,
             Ok(Ok(false)) => h1(stream, manners, &limits).await,
             Ok(Err(_)) | Err(_) => {}
         },
@@ -78,41 +86,56 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
-    let tape = Head::new(limits.header_max.len());
+    let turns = Turns::new();
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout_ms.duration())
-        .max_headers(usize::from(limits.headers_max))
-        .max_header_size(limits.header_max.len())
-        .max_buf_size(limits.header_max.len().max(BUFFER_MAX));
-    let (door, service_tape) = (Arc::clone(&manners.door), tape.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (door, tape) = (Arc::clone(&door), service_tape.clone());
-        async move { Ok::<_, Infallible>(exchange(door, request, &tape).await) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(Tapped::new(stream, tape)), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => drop(ended),
-        () = manners.drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            drop(connection.await);
-        }
+    builder.max_header_size(limits.header_max.len()).max_buf_size(limits.header_max.len().max(BUFFER_MAX));
+    // Said only where it differs: hyper clears the room for it anew for each request then.
+    if usize::from(limits.headers_max) != HEADERS_USUAL {
+        builder.max_headers(usize::from(limits.headers_max));
     }
+    let (door, served) = (Arc::clone(&manners.door), turns.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (door, turns) = (Arc::clone(&door), served.clone());
+        async move { Ok::<_, Infallible>(exchange(door, request, &turns).await) }
+    });
+    // Boxed, so that a task has the size of what it does and not of the largest of all protocols.
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(Watched::new(stream, turns.clone())), service));
+    let mut ending = Once::new(manners.ending.listen());
+    let mut closing = Once::new(manners.door.closing());
+    let patience = limits.header_timeout_ms.duration();
+    let mut watchman = Alarm::after(patience);
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        ending.listen(cx);
+        closing.listen(cx);
+        if !told && manners.ending.said() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // One timer for all heads of the connection, set again only when it fires. It closes what it finds overdue.
+        while watchman.rang(cx) {
+            let waited = turns.waited(Moment::now()).unwrap_or_default();
+            if waited >= patience {
+                return Poll::Ready(());
+            }
+            watchman.again(patience - waited);
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// One request on an HTTP/1.1 connection.
-async fn exchange(door: Arc<Door>, request: Request<Incoming>, tape: &Head) -> Response<Outgoing> {
+async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) -> Response<Guarded<OurTurn>> {
+    let (turn, two_lengths) = turns.take();
     let (mut head, body) = request.into_parts();
-    if head.headers.contains_key(TRANSFER_ENCODING) && tape.framed_twice() {
+    if two_lengths && head.headers.contains_key(TRANSFER_ENCODING) {
         head.extensions.insert(FramedTwice);
-    } else {
-        tape.pause();
     }
-    let response = door.handle(head, body).await;
-    tape.rewind();
-    response
+    door.handle(head, body).await.map(|body| Guarded { body, _guard: turn })
 }
 
 async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
@@ -130,17 +153,69 @@ async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
         let door = Arc::clone(&door);
         async move {
             let (head, body) = request.into_parts();
-            Ok::<_, Infallible>(door.handle(head, body).await)
+            // Each stream is a task of its own, to be woken by itself.
+            let mut closing = Once::new(door.closing());
+            std::future::poll_fn(|cx| {
+                closing.listen(cx);
+                Poll::Ready(())
+            })
+            .await;
+            Ok::<_, Infallible>(door.handle(head, body).await.map(|body| Guarded { body, _guard: closing }))
         }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => drop(ended),
-        () = manners.drain.cancelled() => {
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+    let mut ending = Once::new(manners.ending.listen());
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        ending.listen(cx);
+        if !told && manners.ending.said() {
+            told = true;
             connection.as_mut().graceful_shutdown();
-            drop(connection.await);
         }
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+/// A listener that registers its task at the first call; a task is always woken the same way.
+struct Once {
+    listener: Pin<Box<OwnedNotified>>,
+    registered: bool,
+}
+
+/// An answer's body, and what is held until it is out.
+struct Guarded<G> {
+    body: Outgoing,
+    _guard: G,
+}
+
+impl Once {
+    fn new(listener: OwnedNotified) -> Self {
+        Self { listener: Box::pin(listener), registered: false }
+    }
+
+    fn listen(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.registered, true) {
+            // Ready or not: whoever listens asks himself whether it has been said.
+            let _ = self.listener.as_mut().poll(cx);
+        }
+    }
+}
+
+impl<G: Unpin> Body for Guarded<G> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{self, Manners};
 use super::{Incoming, Tls};
 use crate::Door;
+use crate::announcement::Announcement;
 
 /// Bound: connections on their way to one core.
 const HANDOVER: usize = 1024;
@@ -21,8 +22,8 @@ const HANDOVER: usize = 1024;
 pub struct Cores {
     cores: Vec<Core>,
     tls: Arc<ArcSwapOption<Tls>>,
-    /// Cancelled when connections are to end after the request they are on.
-    drain: CancellationToken,
+    /// Said when connections are to end after the request they are on.
+    ending: Arc<Announcement>,
 }
 
 struct Core {
@@ -43,10 +44,10 @@ impl Cores {
     /// # Errors
     /// When a thread or its runtime cannot be made.
     pub fn start(count: usize, door: &Arc<Door>, tls: Option<Tls>) -> std::io::Result<Self> {
-        let (drain, tls) = (CancellationToken::new(), Arc::new(ArcSwapOption::from_pointee(tls)));
+        let (ending, tls) = (Arc::<Announcement>::default(), Arc::new(ArcSwapOption::from_pointee(tls)));
         let cores =
-            (0..count.max(1)).map(|index| Core::start(index, Arc::clone(door), Arc::clone(&tls), drain.clone()));
-        Ok(Self { cores: cores.collect::<std::io::Result<_>>()?, tls, drain })
+            (0..count.max(1)).map(|index| Core::start(index, Arc::clone(door), Arc::clone(&tls), Arc::clone(&ending)));
+        Ok(Self { cores: cores.collect::<std::io::Result<_>>()?, tls, ending })
     }
 
     /// The threads' runtimes, for work that must happen on each of them.
@@ -66,7 +67,7 @@ impl Cores {
 
     /// From now on connections end after the request they are on.
     pub fn drain(&self) {
-        self.drain.cancel();
+        self.ending.say();
     }
 
     /// Ends the threads and whatever still runs on them.
@@ -98,7 +99,7 @@ impl Core {
         index: usize,
         door: Arc<Door>,
         tls: Arc<ArcSwapOption<Tls>>,
-        drain: CancellationToken,
+        ending: Arc<Announcement>,
     ) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handover, mut arrivals) = mpsc::channel::<Incoming>(HANDOVER);
@@ -108,7 +109,7 @@ impl Core {
         let work = async move {
             while let Some(incoming) = arrivals.recv().await {
                 let counted = Counted(Arc::clone(&counter));
-                let manners = Manners { door: Arc::clone(&door), tls: tls.load_full(), drain: drain.clone() };
+                let manners = Manners { door: Arc::clone(&door), tls: tls.load_full(), ending: Arc::clone(&ending) };
                 tokio::spawn(async move {
                     connection::serve(incoming.stream, manners).await;
                     drop((counted, incoming.place));

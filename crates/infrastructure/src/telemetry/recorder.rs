@@ -67,7 +67,7 @@ impl Recorder {
             if receipts.is_empty() {
                 continue;
             }
-            receipts.iter().for_each(|receipt| self.metrics.count(receipt));
+            self.metrics.count(&receipts);
             if let Some(log) = &self.log {
                 log.write(&receipts);
             }

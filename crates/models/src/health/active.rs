@@ -43,7 +43,7 @@ pub(crate) async fn get(
     within: Duration,
 ) -> Option<(u16, Vec<u8>)> {
     const BODY_MAX: usize = 1 << 20;
-    let mut connection = Connection::open(endpoint, within).await.ok()?;
+    let connection = Connection::open(endpoint, within).await.ok()?;
     let mut request = http::Request::new(Outbound::empty());
     *request.uri_mut() = format!("{}{path}", endpoint.root()).parse().ok()?;
     request.headers_mut().insert(HOST, HeaderValue::from_str(&endpoint.authority).ok()?);

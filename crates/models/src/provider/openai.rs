@@ -81,7 +81,7 @@ impl OpenAi {
     }
 
     /// The request for a call, as bytes to be sent; made anew for each try.
-    fn request(&self, call: &Call, instance: &Instance) -> http::Request<Outbound> {
+    fn request(&self, ctx: &Ctx, call: &Call, instance: &Instance) -> http::Request<Outbound> {
         let uri = match call.operation {
             Operation::Chat => &self.chat,
             Operation::Completion => &self.completion,
@@ -93,6 +93,9 @@ impl OpenAi {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = if call.stream { stream.clone() } else { whole.clone() };
+        if let Ok(id) = HeaderValue::from_str(ctx.facts().id.as_str()) {
+            request.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+        }
         for (name, value) in call.forward.iter() {
             if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
                 request.headers_mut().insert(HeaderName::from_static(name), value);

@@ -3,9 +3,11 @@
 use std::sync::LazyLock;
 
 use kernel::{Tokens, Usage};
-use memchr::memmem::{Finder, FinderRev};
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::json::scan::{self, GivenUp, Members};
 
 /// What an answer turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,12 +34,52 @@ struct Details {
     reasoning_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Counts {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     prompt_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
+}
+
+const USAGE_KEY: &[u8] = b"\"usage\"";
+
+impl Counts {
+    /// What nearly every report looks like.
+    fn scanned(mut members: Members<'_>) -> Result<Self, GivenUp> {
+        let mut counts = Self::default();
+        while let Some((name, raw)) = members.next()? {
+            match name {
+                "prompt_tokens" => counts.prompt_tokens = number(raw)?,
+                "completion_tokens" => counts.completion_tokens = number(raw)?,
+                "prompt_tokens_details" => counts.prompt_tokens_details = Details::scanned(raw)?,
+                "completion_tokens_details" => counts.completion_tokens_details = Details::scanned(raw)?,
+                _ => {}
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl Details {
+    fn scanned(raw: &str) -> Result<Option<Self>, GivenUp> {
+        if raw == "null" {
+            return Ok(None);
+        }
+        let (mut members, mut details) = (scan::object(raw)?, Self::default());
+        while let Some((name, raw)) = members.next()? {
+            match name {
+                "cached_tokens" => details.cached_tokens = number(raw)?,
+                "reasoning_tokens" => details.reasoning_tokens = number(raw)?,
+                _ => {}
+            }
+        }
+        Ok(Some(details))
+    }
+}
+
+fn number(raw: &str) -> Result<Option<u64>, GivenUp> {
+    if raw == "null" { Ok(None) } else { raw.parse().map(Some).map_err(|_| GivenUp) }
 }
 
 /// Bound: how much of a backend's error message is repeated to the client.
@@ -60,12 +102,19 @@ pub fn read(body: &[u8]) -> Answer {
     }
 }
 
+/// Bound: how far from the end a usage report is looked for first. All servers write it last or nearly so.
+const TAIL: usize = 512;
+
 /// The last usage report in an object, if what follows the key is one.
 fn last_usage(object: &[u8]) -> Option<Usage> {
-    static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
-    let behind = object.get(USAGE.rfind(object)? + b"\"usage\"".len()..)?;
-    let value = behind.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let counts = Counts::deserialize(&mut serde_json::Deserializer::from_slice(value)).ok()?;
+    static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(USAGE_KEY));
+    let tail = object.len().saturating_sub(TAIL);
+    let last = |from: usize| USAGE.find_iter(object.get(from..)?).last().map(|at| from + at);
+    let behind = object.get(last(tail).or_else(|| last(0))? + USAGE_KEY.len()..)?;
+    let value = behind.trim_ascii_start().strip_prefix(b":")?;
+    let value = std::str::from_utf8(value).ok()?;
+    let parsed = |_| Counts::deserialize(&mut serde_json::Deserializer::from_str(value));
+    let counts = scan::leading_object(value).and_then(Counts::scanned).or_else(parsed).ok()?;
     counts.prompt_tokens?;
     counted(counts)
 }
@@ -82,7 +131,7 @@ fn parse(body: &[u8]) -> Answer {
 
 /// Reads a usage object; `None` for `null` or anything without a token count.
 pub(crate) fn usage(raw: &str) -> Option<Usage> {
-    counted(serde_json::from_str(raw).ok()?)
+    counted(scan::object(raw).and_then(Counts::scanned).or_else(|_| serde_json::from_str(raw)).ok()?)
 }
 
 fn counted(counts: Counts) -> Option<Usage> {
@@ -127,6 +176,25 @@ mod tests {
         let body = br#"{"usage":{"prompt_tokens":7,"completion_tokens":1},"logprobs":{"top":[{"usage":-0.5}]}}"#;
         let Answer::Good(Some(usage)) = read(body) else { panic!() };
         assert_eq!(usage.input, Tokens(7));
+    }
+
+    #[test]
+    fn the_last_report_counts_wherever_it_stands() {
+        let far = format!(
+            r#"{{"usage":{{"prompt_tokens":1}},"a":"{}","usage" : {{"prompt_tokens":8,"completion_tokens":2}},"b":"{}"}}"#,
+            "x".repeat(600),
+            "y".repeat(600)
+        );
+        let Answer::Good(Some(usage)) = read(far.as_bytes()) else { panic!() };
+        assert_eq!((usage.input, usage.output), (Tokens(8), Tokens(2)));
+    }
+
+    #[test]
+    fn counts_that_are_no_whole_numbers_are_left_to_a_parser() {
+        assert_eq!(usage(r#"{"prompt_tokens":1.5}"#), None);
+        assert_eq!(usage(r#"{"prompt_tokens":-1,"completion_tokens":2}"#), None);
+        let usage = usage(r#"{"prompt_tokens":null,"completion_tokens":2,"prompt_tokens_details":null}"#).unwrap();
+        assert_eq!((usage.input, usage.output), (Tokens(0), Tokens(2)));
     }
 
     #[test]

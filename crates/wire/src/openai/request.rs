@@ -10,7 +10,8 @@ use kernel::{Call, Error, ModelName, Operation, Payload, Result};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::json;
+use crate::json::scan::GivenUp;
+use crate::json::{self, scan};
 
 /// Bound: no provider's model name comes near it, and names are kept in logs and metrics.
 pub const MODEL_NAME_MAX: usize = 256;
@@ -31,21 +32,34 @@ pub struct Envelope {
     pub forward: Arc<[(&'static str, Bytes)]>,
 }
 
-#[derive(Deserialize)]
+/// The fields that decide something, as they stand in the body.
+#[derive(Default)]
 struct Fields<'a> {
-    #[serde(borrow)]
+    model: Option<&'a str>,
+    messages: Option<&'a str>,
+    input: Option<&'a str>,
+    stream: Option<&'a str>,
+    stream_options: Option<&'a str>,
+    prompt_cache_key: Option<&'a str>,
+    user: Option<&'a str>,
+}
+
+/// The same, for a parser: whatever the scan gave up on is read by it, with its words for what is wrong.
+#[derive(Deserialize)]
+struct Parsed<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
     model: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     messages: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     stream_options: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     prompt_cache_key: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     user: Option<&'a RawValue>,
 }
 
@@ -58,6 +72,42 @@ struct StreamOptions<'a> {
 /// Reads a field that may be edited: a `null` has a place too, unlike with a plain `Option`.
 fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
+}
+
+impl<'a> Fields<'a> {
+    fn scanned(text: &'a str) -> Result<Self, GivenUp> {
+        let (mut members, mut fields) = (scan::object(text)?, Self::default());
+        while let Some((name, raw)) = members.next()? {
+            let field = match name {
+                "model" => &mut fields.model,
+                "messages" => &mut fields.messages,
+                "input" => &mut fields.input,
+                "stream" => &mut fields.stream,
+                "stream_options" => &mut fields.stream_options,
+                "prompt_cache_key" => &mut fields.prompt_cache_key,
+                "user" => &mut fields.user,
+                _ => continue,
+            };
+            if field.replace(raw).is_some() {
+                return Err(GivenUp);
+            }
+        }
+        Ok(fields)
+    }
+
+    fn parsed(text: &'a str) -> serde_json::Result<Self> {
+        let parsed: Parsed<'a> = serde_json::from_str(text)?;
+        let raw = |value: Option<&'a RawValue>| value.map(RawValue::get);
+        Ok(Self {
+            model: raw(parsed.model),
+            messages: raw(parsed.messages),
+            input: raw(parsed.input),
+            stream: raw(parsed.stream),
+            stream_options: raw(parsed.stream_options),
+            prompt_cache_key: raw(parsed.prompt_cache_key),
+            user: raw(parsed.user),
+        })
+    }
 }
 
 /// Reads a body into a [`Call`].
@@ -74,7 +124,7 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
     let stream = envelope.operation != Operation::Embedding && flag("stream", fields.stream)?;
     let (wants_usage, force_usage) = if stream { usage(text, fields.stream_options)? } else { (true, None) };
     let affinity = envelope.session.or_else(|| {
-        let raw = fields.prompt_cache_key.or(fields.user).map(RawValue::get);
+        let raw = fields.prompt_cache_key.filter(|text| *text != "null").or(fields.user);
         raw.filter(|text| text.starts_with('"')).map(|text| random::hash(text.as_bytes()))
     });
     Ok(Call {
@@ -114,6 +164,9 @@ fn not_utf8(fault: &std::str::Utf8Error) -> Error {
 }
 
 fn fields(text: &str) -> Result<Fields<'_>> {
+    if let Ok(fields) = Fields::scanned(text) {
+        return Ok(fields);
+    }
     // A derived reader would take an array for a struct, field by field.
     let first = text.bytes().find(|byte| !byte.is_ascii_whitespace());
     if let Some(b'[' | b'"' | b'0'..=b'9' | b'-' | b't' | b'f' | b'n') = first
@@ -126,7 +179,7 @@ fn fields(text: &str) -> Result<Fields<'_>> {
         let fault = fault.map_or_else(String::new, |fault| format!(": {fault}"));
         return Err(Error::invalid(None, format!("The request body is not valid JSON{fault}.")));
     }
-    serde_json::from_str(text).map_err(|fault| {
+    Fields::parsed(text).map_err(|fault| {
         let said = fault.to_string();
         let what = if said.starts_with("duplicate field") { "ambiguous" } else { "not valid JSON" };
         Error::invalid(None, format!("The request body is {what}: {said}."))
@@ -134,9 +187,7 @@ fn fields(text: &str) -> Result<Fields<'_>> {
 }
 
 fn required(operation: Operation, fields: &Fields<'_>) -> Result<()> {
-    let raw = |value: Option<&RawValue>| {
-        value.map(RawValue::get).filter(|text| *text != "null").and_then(|text| text.bytes().next())
-    };
+    let raw = |value: Option<&str>| value.filter(|text| *text != "null").and_then(|text| text.bytes().next());
     match operation {
         Operation::Chat => match raw(fields.messages) {
             None => Err(Error::invalid(Some("messages"), "`messages` is missing: send an array of messages.")),
@@ -152,23 +203,25 @@ fn required(operation: Operation, fields: &Fields<'_>) -> Result<()> {
     }
 }
 
-fn model(text: &str, raw: Option<&RawValue>) -> Result<(ModelName, std::ops::Range<usize>)> {
+fn model(text: &str, raw: Option<&str>) -> Result<(ModelName, std::ops::Range<usize>)> {
     let invalid = |message: &'static str| Error::invalid(Some("model"), message);
-    let raw = raw.map(RawValue::get).filter(|raw| *raw != "null");
-    let raw = raw.ok_or_else(|| invalid("`model` is missing: name the model to use; GET /v1/models lists them."))?;
-    // `Cow` borrows where the text holds no escapes.
-    #[derive(Deserialize)]
-    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-    let name: Name<'_> = serde_json::from_str(raw).map_err(|_| invalid("`model` must be a text."))?;
-    match name.0.len() {
+    let raw = raw
+        .filter(|raw| *raw != "null")
+        .ok_or_else(|| invalid("`model` is missing: name the model to use; GET /v1/models lists them."))?;
+    let plain = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).filter(|name| !name.contains('\\'));
+    let name = match plain {
+        Some(name) => Cow::Borrowed(name),
+        None => serde_json::from_str::<String>(raw).map_err(|_| invalid("`model` must be a text."))?.into(),
+    };
+    match name.len() {
         0 => Err(invalid("`model` is empty: name the model to use; GET /v1/models lists them.")),
-        1..=MODEL_NAME_MAX => Ok((ModelName::new(&*name.0), json::place(text, raw))),
+        1..=MODEL_NAME_MAX => Ok((ModelName::new(&*name), json::place(text, raw))),
         _ => Err(invalid("`model` is longer than 256 bytes.")),
     }
 }
 
-fn flag(field: &'static str, raw: Option<&RawValue>) -> Result<bool> {
-    match raw.map(RawValue::get) {
+fn flag(field: &'static str, raw: Option<&str>) -> Result<bool> {
+    match raw {
         None | Some("null" | "false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(Error::invalid(Some(field), format!("`{field}` must be true or false."))),
@@ -176,26 +229,26 @@ fn flag(field: &'static str, raw: Option<&RawValue>) -> Result<bool> {
 }
 
 /// Whether the client asked for usage in its stream, and if not, the edit that does.
-fn usage(text: &str, raw: Option<&RawValue>) -> Result<(bool, Option<Edit>)> {
+fn usage(text: &str, raw: Option<&str>) -> Result<(bool, Option<Edit>)> {
     let Some(raw) = raw else {
         let brace = text.find('{').map_or(0, |at| at + 1);
         return Ok((false, Some((brace..brace, ASK_USAGE))));
     };
-    let at = json::place(text, raw.get());
-    if raw.get() == "null" {
+    let at = json::place(text, raw);
+    if raw == "null" {
         return Ok((false, Some((at, ASK_USAGE_ALONE))));
     }
     let wrong = || {
         Error::invalid(Some("stream_options"), "`stream_options` must be an object, like {\"include_usage\": true}.")
     };
-    if !raw.get().starts_with('{') {
+    if !raw.starts_with('{') {
         return Err(wrong());
     }
-    let options: StreamOptions<'_> = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
-    match options.include_usage.map(|value| (json::place(text, value.get()), value)) {
+    let options: StreamOptions<'_> = serde_json::from_str(raw).map_err(|_| wrong())?;
+    match options.include_usage.map(|value| (json::place(text, value.get()), value.get())) {
         Some((_, value)) if flag("stream_options.include_usage", Some(value))? => Ok((true, None)),
         Some((place, _)) => Ok((false, Some((place, "true")))),
-        None if raw.get().trim_matches(['{', '}']).trim().is_empty() => Ok((false, Some((at, ASK_USAGE_ALONE)))),
+        None if raw.trim_matches(['{', '}']).trim().is_empty() => Ok((false, Some((at, ASK_USAGE_ALONE)))),
         None => Ok((false, Some((at.start + 1..at.start + 1, ASK_USAGE_FIRST)))),
     }
 }

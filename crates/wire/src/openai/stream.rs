@@ -28,9 +28,8 @@ pub struct Seen {
     pub pieces: u64,
     /// Whether the end mark `[DONE]` has come.
     pub done: bool,
-    /// The last event that carried a piece, as far as [`LAST_MAX`] goes: whether it ended the answer is only asked when
-    /// nothing comes after it.
-    last: Vec<u8>,
+    /// Whether the last event that carried a piece gave a reason to stop.
+    stopped: bool,
     /// The first error event: status, message.
     pub error: Option<(Option<u16>, String)>,
     strip_usage: bool,
@@ -47,8 +46,13 @@ struct Chunk<'a> {
     object: Option<&'a str>,
 }
 
-/// Bound: how much of an event is kept until the next.
-const LAST_MAX: usize = 1024;
+/// Whether an event gives a reason to stop. Until its last piece a stream says `null` there, or nothing.
+fn stops(data: &[u8]) -> bool {
+    static REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+    let value = REASON.find(data).and_then(|at| data.get(at + b"\"finish_reason\"".len()..));
+    let value = value.map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b":"));
+    value.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
+}
 
 /// Whether an event's first key says that it is an error: `{"error": …`, or `{"object": "error", …` as older vLLM.
 fn may_be_error(data: &[u8]) -> bool {
@@ -89,11 +93,7 @@ impl Watch {
 impl Seen {
     /// Whether the answer came to an end of its own: an end mark, a usage report, or a reason to stop in its last piece.
     pub fn finished(&self) -> bool {
-        let reason = Finder::new(b"\"finish_reason\"");
-        let value = reason.find(&self.last).and_then(|at| self.last.get(at + b"\"finish_reason\"".len()..));
-        let value =
-            value.map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
-        self.done || self.usage.is_some() || value.is_some_and(|rest| rest.starts_with(b"\""))
+        self.done || self.usage.is_some() || self.stopped
     }
 
     /// What the stream consumed: as told, else as counted (one token per piece; the prompt unknown).
@@ -113,8 +113,7 @@ impl Seen {
         let value = USAGE.find(data).and_then(|at| data.get(at + b"\"usage\"".len()..)).map(<[u8]>::trim_ascii_start);
         let value = value.and_then(|rest| rest.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
         let reports = value.is_some_and(|rest| rest.starts_with(b"{"));
-        self.last.clear();
-        self.last.extend_from_slice(data.get(..LAST_MAX).unwrap_or(data));
+        self.stopped = stops(data);
         if reports || self.pieces == 0 || may_be_error(data) {
             return self.look(data);
         }

@@ -14,7 +14,6 @@ use super::stream::Stream;
 use super::{Backend, OpenAi};
 use crate::connection::{Answered, Failure, Inbound, Outbound};
 use crate::instance::Instance;
-use crate::pool::Lease;
 
 /// Bound: the largest whole answer. 2,048 embeddings of 3,072 dimensions as text stay below it.
 const ANSWER_MAX: usize = 128 << 20;
@@ -33,37 +32,40 @@ pub(super) async fn run(provider: &OpenAi, ctx: &Ctx, placed: Placed, instance: 
     let limit = first_byte.map_or(placed.attempt.deadline, |at| at.min(placed.attempt.deadline));
     let waited = {
         // Pinned, so that only a pointer to it moves into the time-out.
-        let awaited = pin!(head(provider, &placed, instance));
-        tokio::time::timeout(limit.remaining(), awaited).await
+        let awaited = pin!(head(provider, ctx, &placed, instance, sent));
+        tokio::time::timeout_at(limit.instant().into(), awaited).await
     };
-    let (answered, lease) = match waited {
+    let answered = match waited {
         Ok(result) => result.map_err(|failure| unreachable(&failure, instance))?,
         Err(_) => return Err(too_slow(ctx, instance, sent, limit)),
     };
     ctx.note(Note::Headed(Moment::now()));
     if !(200..300).contains(&answered.status) {
-        return Err(refusal(answered, lease, instance, limit).await);
+        return Err(refusal(answered, instance, limit).await);
     }
     let head = Head { status: answered.status, content_type: content_type(&answered), fields: passed_on(&answered) };
     if placed.attempt.call.stream && head.content_type.starts_with(b"text/event-stream") {
-        stream(ctx, placed, instance, (answered, lease), head, (sent, limit)).await
+        stream(ctx, placed, instance, answered, head, (sent, limit)).await
     } else {
         let deadline = placed.attempt.deadline;
-        whole(ctx, instance, (answered, lease), head, (sent, deadline), limit)
-            .await
-            .map(|reply| reply.holding(placed.permit))
+        whole(ctx, instance, answered, head, (sent, deadline), limit).await.map(|reply| reply.holding(placed.permit))
     }
 }
 
-async fn head(provider: &OpenAi, placed: &Placed, instance: &Instance) -> Result<(Answered, Option<Lease>), Failure> {
-    let request = || provider.request(&placed.attempt.call, instance);
+async fn head(
+    provider: &OpenAi,
+    ctx: &Ctx,
+    placed: &Placed,
+    instance: &Instance,
+    sent: Moment,
+) -> Result<Answered, Failure> {
+    let request = || provider.request(ctx, &placed.attempt.call, instance);
     if let Backend::Simulator(sim) = &provider.backend {
-        return Ok((simulated(sim, request()).await, None));
+        return Ok(simulated(sim, request()).await);
     }
     let pool =
         instance.vitals.pool.as_ref().ok_or_else(|| Failure::Connect(std::io::ErrorKind::AddrNotAvailable.into()))?;
-    let (answered, lease) = pool.send(instance.limits, instance.timeouts.connect, request).await?;
-    Ok((answered, Some(lease)))
+    pool.send(instance.limits, instance.timeouts.connect, sent, request).await
 }
 
 async fn simulated(sim: &sim::Sim, request: http::Request<Outbound>) -> Answered {
@@ -79,16 +81,16 @@ async fn stream(
     ctx: &Ctx,
     placed: Placed,
     instance: &Arc<Instance>,
-    (answered, lease): (Answered, Option<Lease>),
+    answered: Answered,
     head: Head,
     (sent, limit): (Moment, Moment),
 ) -> Result<Reply> {
-    let mut stream = Stream::new(ctx, placed, Arc::clone(instance), answered.body, lease, limit);
+    let mut stream = Stream::new(ctx, placed, Arc::clone(instance), answered.body, limit);
     match tokio::time::timeout(COMMIT_AFTER, stream.first()).await {
         Ok(Ok(())) => {
             let now = Moment::now();
             ctx.note(Note::FirstByte(now));
-            instance.succeeded(now.since(sent));
+            instance.succeeded(now.since(sent), now);
         }
         Ok(Err(error)) => return Err(stream.refuse(error)),
         Err(_) => stream.expect_first(),
@@ -100,7 +102,7 @@ async fn stream(
 async fn whole(
     ctx: &Ctx,
     instance: &Instance,
-    (mut answered, lease): (Answered, Option<Lease>),
+    mut answered: Answered,
     head: Head,
     (sent, deadline): (Moment, Moment),
     first_by: Moment,
@@ -111,15 +113,15 @@ async fn whole(
         Err(Missed::Time(limit)) => return Err(too_slow(ctx, instance, sent, limit)),
         Err(Missed::Rest(cause)) => return Err(broken(instance, cause)),
     };
-    lease.into_iter().for_each(Lease::give_back);
     let now = Moment::now();
+    instance.give_back(&mut answered.body, now);
     match answer::read(&body) {
         Answer::Good(usage) => {
             ctx.note(Note::FirstByte(now));
             if let Some(usage) = usage {
                 ctx.note(Note::Used(usage));
             }
-            instance.succeeded(now.since(sent));
+            instance.succeeded(now.since(sent), now);
             Ok(Reply::new(head, Body::Whole(body)))
         }
         Answer::Disguised(status, message) => Err(disguised(instance, status, &message)),
@@ -151,7 +153,7 @@ impl Patience {
             return piece.transpose().map_err(|_| Missed::Rest("broken_answer"));
         }
         let limit = if first { self.first_by } else { self.deadline.min(Moment::now() + self.idle) };
-        match tokio::time::timeout(limit.remaining(), body.next()).await {
+        match tokio::time::timeout_at(limit.instant().into(), body.next()).await {
             Ok(piece) => piece.transpose().map_err(|_| Missed::Rest("broken_answer")),
             Err(_) => Err(Missed::Time(limit)),
         }
@@ -174,13 +176,13 @@ async fn collect(answered: &mut Answered, limit: usize, patience: Patience) -> R
 }
 
 /// Turns an answer that is no success into an error, and tells the instance's health what it means.
-async fn refusal(mut answered: Answered, lease: Option<Lease>, instance: &Instance, limit: Moment) -> Error {
+async fn refusal(mut answered: Answered, instance: &Instance, limit: Moment) -> Error {
     let status = answered.status;
     let (rest, content_type) = (retry_after(&answered.headers), content_type(&answered));
     let patience = Patience { first_by: limit, idle: instance.timeouts.idle, deadline: limit };
     let body = collect(&mut answered, ERROR_MAX, patience).await.ok();
     if body.is_some() {
-        lease.into_iter().for_each(Lease::give_back);
+        instance.give_back(&mut answered.body, Moment::now());
     }
     let cause = format!("status_{status}");
     let told = body.filter(|body| matches!(answer::read(body), Answer::Disguised(..))).map(|body| Told {

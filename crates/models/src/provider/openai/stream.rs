@@ -16,7 +16,6 @@ use wire::openai::stream::Watch;
 use super::exchange;
 use crate::connection::Inbound;
 use crate::instance::Instance;
-use crate::pool::Lease;
 
 /// A stream from a backend: watched, timed, holding its slot and its connection until it ends.
 pub(super) struct Stream {
@@ -39,7 +38,6 @@ pub(super) struct Stream {
     /// One timer for every time-out, set again only when it fires: none is touched per piece.
     timer: Pin<Box<Sleep>>,
     gaps: Box<Gaps>,
-    lease: Option<Lease>,
     permit: Option<Permit>,
 }
 
@@ -52,14 +50,7 @@ enum State {
 }
 
 impl Stream {
-    pub(super) fn new(
-        ctx: &Ctx,
-        placed: Placed,
-        instance: Arc<Instance>,
-        body: Inbound,
-        lease: Option<Lease>,
-        first_by: Moment,
-    ) -> Self {
+    pub(super) fn new(ctx: &Ctx, placed: Placed, instance: Arc<Instance>, body: Inbound, first_by: Moment) -> Self {
         let now = Moment::now();
         let (deadline, idle) = (placed.attempt.deadline, instance.timeouts.idle);
         let strip = instance.force_usage && !placed.attempt.call.wants_usage;
@@ -77,7 +68,6 @@ impl Stream {
             unproven: false,
             timer: Box::pin(tokio::time::sleep(first_by.since(now))),
             gaps: Box::default(),
-            lease,
             permit: Some(placed.permit),
             instance,
         }
@@ -171,7 +161,7 @@ impl Stream {
         } else if self.watch.seen().pieces > 0 {
             self.unproven = false;
             self.ctx.note(Note::FirstByte(now));
-            self.instance.succeeded(now.since(self.last));
+            self.instance.succeeded(now.since(self.last), now);
         }
         self.last = now;
     }
@@ -185,9 +175,7 @@ impl Stream {
         if !seen.done && seen.error.is_none() && !(self.body.framed() && seen.finished()) {
             return Some(Err(self.break_off("cut_stream")));
         }
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+        self.instance.give_back(&mut self.body, Moment::now());
         self.close();
         None
     }
@@ -231,7 +219,7 @@ impl Stream {
             return;
         }
         self.state = State::Over;
-        self.lease = None;
+        drop(self.body.take_connection());
         self.permit = None;
         if let Some(usage) = self.watch.seen().usage_or_estimate() {
             self.ctx.note(Note::Used(usage));

@@ -1,0 +1,85 @@
+//! What a request's head says to us, read in one pass: looking each name up would cost more than reading all of them.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+/// The headers that mean something here. Where one is repeated, the first counts.
+#[derive(Debug, Default)]
+pub(super) struct Said<'a> {
+    pub(super) authorization: Option<&'a HeaderValue>,
+    /// `x-api-key`, `api-key` and `x-goog-api-key`: where the SDKs of each dialect put a key, in order of preference.
+    pub(super) keys: [Option<&'a HeaderValue>; 3],
+    pub(super) content_length: Option<&'a HeaderValue>,
+    pub(super) request_id: Option<&'a HeaderValue>,
+    pub(super) session_id: Option<&'a HeaderValue>,
+    pub(super) tenant_id: Option<&'a HeaderValue>,
+    pub(super) deadline: Option<&'a HeaderValue>,
+    pub(super) priority: Option<&'a HeaderValue>,
+    /// Headers a backend may see.
+    forward: Vec<(&'static str, Bytes)>,
+}
+
+impl<'a> Said<'a> {
+    /// Reads a head; `forward` lists what a backend may see, lower-case.
+    pub(super) fn read(headers: &'a HeaderMap, forward: &[&'static str]) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "authorization" => &mut said.authorization,
+                "x-api-key" => &mut said.keys[0],
+                "api-key" => &mut said.keys[1],
+                "x-goog-api-key" => &mut said.keys[2],
+                "content-length" => &mut said.content_length,
+                "x-request-id" => &mut said.request_id,
+                "x-session-id" => &mut said.session_id,
+                "x-tenant-id" => &mut said.tenant_id,
+                "x-sluice-deadline-ms" => &mut said.deadline,
+                "x-sluice-priority" => &mut said.priority,
+                other => {
+                    let listed = forward.iter().find(|listed| **listed == other);
+                    let seen = |name: &str| said.forward.iter().any(|(seen, _)| *seen == name);
+                    if let Some(name) = listed.filter(|name| !seen(name)) {
+                        said.forward.push((*name, Bytes::copy_from_slice(value.as_bytes())));
+                    }
+                    continue;
+                }
+            };
+            place.get_or_insert(value);
+        }
+        said
+    }
+
+    /// Takes out what a backend may see.
+    pub(super) fn take_forward(&mut self) -> Arc<[(&'static str, Bytes)]> {
+        // Nearly all calls have none of them, and these share one.
+        static NONE: LazyLock<Arc<[(&'static str, Bytes)]>> = LazyLock::new(|| Arc::new([]));
+        if self.forward.is_empty() { Arc::clone(&NONE) } else { std::mem::take(&mut self.forward).into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_repeated_headers_counts_and_only_listed_ones_are_forwarded() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-request-id", "one"),
+            ("x-request-id", "two"),
+            ("api-key", "k"),
+            ("traceparent", "00-a"),
+            ("traceparent", "00-b"),
+            ("cookie", "secret"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut said = Said::read(&headers, &["traceparent", "tracestate"]);
+        assert_eq!(said.request_id.unwrap(), "one");
+        assert_eq!(said.keys.map(|key| key.is_some()), [false, true, false]);
+        assert_eq!(*said.take_forward(), [("traceparent", Bytes::from_static(b"00-a"))]);
+        assert!(said.take_forward().is_empty());
+    }
+}
