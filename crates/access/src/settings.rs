@@ -46,7 +46,8 @@ pub struct LimitSettings {
     pub header_max: Size,
     /// Headers in one request; more is refused with 431.
     pub headers_max: u16,
-    /// For the head of a request to arrive; also how long an idle connection is kept.
+    /// For the head of a request to arrive; also how long an idle connection is kept, and a client that takes nothing of
+    /// its answer (HTTP/1.1).
     pub header_timeout_ms: Millis,
     /// Between two reads of a body; slower is refused with 408.
     pub body_timeout_ms: Millis,

@@ -189,6 +189,9 @@ async fn check_in_the_middle(name: &str, fault: Script, code: &str) {
     assert_eq!(data, [delta("m", "one"), delta("m", "two")], "{name}");
     assert_eq!(error_code(&events), Some(code.to_owned()), "{name}: {}", answer.text());
     assert!(events.iter().all(|event| event.data != "[DONE]"), "{name}: a broken stream is not done");
+    let metrics = sluice.metrics().await.to_map();
+    let counted = metrics.iter().filter(|(sample, _)| sample.starts_with("sluice_upstream_errors_total{"));
+    assert_eq!(counted.map(|(_, count)| *count).sum::<f64>(), 1.0, "{name}: the break is counted once");
 }
 
 /// The code of the error the stream ends with.

@@ -109,3 +109,31 @@ async fn a_client_that_does_not_read_costs_no_memory_and_keeps_the_backend_waiti
     assert!(grown < 12 * 1024, "90 MB are waiting and {grown} KiB are held");
     assert_eq!(upstream.in_flight(), 1, "the backend is held back, not cut off");
 }
+
+#[tokio::test]
+async fn a_client_that_stops_reading_its_stream_is_not_kept_for_ever() {
+    let piece = delta("m", &"x".repeat(4 << 20));
+    let script = Script::sse(std::iter::repeat_n(piece, 12));
+    let (upstream, sluice) = start(script, "header_timeout_ms: 500").await;
+    let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
+    let since = Instant::now();
+    wire.send(request_bytes("POST", CHAT, &[], r#"{"model":"m","messages":[],"stream":true}"#)).await.unwrap();
+    assert!(upstream.abandoned(since, SOON).await.is_some(), "the backend is let go");
+    assert!(since.elapsed() >= Duration::from_millis(450), "{:?}", since.elapsed());
+    drop(wire);
+}
+
+#[tokio::test]
+async fn a_chunked_request_is_the_last_on_its_connection() {
+    let (_upstream, sluice) = start(Script::json(200, completion("m", "hi")), "body_timeout_ms: 1000").await;
+    let body = r#"{"model":"m","messages":[]}"#;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
+    wire.send(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n", body.len()))
+        .await
+        .unwrap();
+    let (bytes, ended) = wire.read_to_end(SOON).await;
+    let text = String::from_utf8_lossy(&bytes);
+    assert_ne!(ended, Ended::TimedOut);
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 1, "{text}");
+}

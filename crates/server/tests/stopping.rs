@@ -89,3 +89,13 @@ async fn asked_twice_nothing_is_waited_for() {
     sluice.signal("TERM");
     assert_eq!(sluice.ended(SOON, Instant::now()).await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
+    let (_upstream, sluice) = start(Script::json(200, completion("m", "hi")), "grace_ms: 20000").await;
+    let silent = testkit::Wire::connect(&sluice.url("")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    sluice.signal("TERM");
+    assert_eq!(sluice.ended(SOON, Instant::now()).await.code(), Some(0));
+    drop(silent);
+}

@@ -54,6 +54,9 @@ pub(super) async fn read(
     let mut held = Held { store: Arc::clone(store), bytes: 0 };
     let until = super::now() + limits.body_total_timeout_ms.duration();
     let Some(first) = piece(&mut body, limits, until.remaining()).await? else { return Ok((Bytes::new(), held)) };
+    if first.len() > max {
+        return Err(too_large(limits));
+    }
     held.grow(first.len(), limits)?;
     // One read is the common case, and then nothing is copied.
     if announced == Some(first.len()) {

@@ -3,14 +3,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{Request, Response};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -51,11 +51,16 @@ pub(super) struct Manners {
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
 pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let mut ending = pin!(manners.ending.listen());
     let limits = manners.door.machine().limits.clone();
     let patience = limits.header_timeout_ms.duration();
     match &manners.tls {
         Some(tls) => {
-            let accepted = Box::pin(tokio::time::timeout(patience, tls.0.accept(stream))).await;
+            let accepted = Box::pin(tokio::time::timeout(patience, tls.0.accept(stream)));
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = ending.as_mut() => return,
+            };
             let Ok(Ok(stream)) = accepted else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 Box::pin(h2(stream, manners, &limits)).await;
@@ -63,11 +68,17 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 Box::pin(h1(stream, manners, &limits)).await;
             }
         }
-        None => match tokio::time::timeout(patience, speaks_h2(&stream)).await {
-            Ok(Ok(true)) => Box::pin(h2(stream, manners, &limits)).await,
-            Ok(Ok(false)) => h1(stream, manners, &limits).await,
-            Ok(Err(_)) | Err(_) => {}
-        },
+        None => {
+            let spoken = tokio::select! {
+                spoken = tokio::time::timeout(patience, speaks_h2(&stream)) => spoken,
+                () = ending.as_mut() => return,
+            };
+            match spoken {
+                Ok(Ok(true)) => Box::pin(h2(stream, manners, &limits)).await,
+                Ok(Ok(false)) => h1(stream, manners, &limits).await,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
     }
 }
 
@@ -132,10 +143,16 @@ async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
 async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) -> Response<Guarded<OurTurn>> {
     let (turn, two_lengths) = turns.take();
     let (mut head, body) = request.into_parts();
-    if two_lengths && head.headers.contains_key(TRANSFER_ENCODING) {
+    let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+    if two_lengths && chunked {
         head.extensions.insert(FramedTwice);
     }
-    door.handle(head, body).await.map(|body| Guarded { body, _guard: turn })
+    let mut response = door.handle(head, body).await.map(|body| Guarded { body, _guard: turn });
+    if chunked {
+        // Who before us counted the body's bytes otherwise must not have the rest taken for a request (RFC 9112 §6.3).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {

@@ -22,6 +22,8 @@ pub(super) struct Turns(Arc<Mutex<State>>);
 struct State {
     /// Since when the client has the turn: its head is awaited. `None` while its request is being answered.
     client_since: Option<Moment>,
+    /// Since when the client has taken nothing of an answer, though there is more of it.
+    stuck_since: Option<Moment>,
     head: Framing,
 }
 
@@ -55,11 +57,16 @@ struct Framing {
 impl Turns {
     /// Turns of a new connection: the client begins.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { client_since: Some(Moment::now()), head: Framing::default() })))
+        Self(Arc::new(Mutex::new(State {
+            client_since: Some(Moment::now()),
+            stuck_since: None,
+            head: Framing::default(),
+        })))
     }
 
     /// A request has been read. Tells also whether its head, which has a `Transfer-Encoding`, has a `Content-Length`
-    /// too. One that began together with the end of the request before it cannot be judged: that counts as yes.
+    /// too. One whose beginning was read together with the request before it cannot be judged: that counts as yes unless it
+    /// looks whole, which is why no connection is used again after a `Transfer-Encoding`.
     pub(super) fn take(&self) -> (OurTurn, bool) {
         let mut state = self.lock();
         state.client_since = None;
@@ -67,17 +74,22 @@ impl Turns {
         (OurTurn(self.clone()), head.length || !head.ended)
     }
 
-    /// For how long the client has had the turn and has taken nothing of an answer; `None` when it is ours.
+    /// For how long the client has been waited for: to send a head, or to take what there is of an answer. `None` while
+    /// it owes nothing.
     pub(super) fn waited(&self, now: Moment) -> Option<Duration> {
-        self.lock().client_since.map(|since| now.since(since))
+        let state = self.lock();
+        state.client_since.or(state.stuck_since).map(|since| now.since(since))
     }
 
     /// Some of an answer went out. The end of a long one may be on its way for long: that is no silence of the client's.
     fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(1..)) = polled
-            && let Some(since) = &mut self.lock().client_since
-        {
-            *since = Moment::now();
+        let mut state = self.lock();
+        match polled {
+            Poll::Pending => drop(state.stuck_since.get_or_insert_with(Moment::now)),
+            Poll::Ready(_) => {
+                state.stuck_since = None;
+                state.client_since = state.client_since.map(|_| Moment::now());
+            }
         }
     }
 
@@ -209,6 +221,11 @@ mod tests {
         turns.wrote(&Poll::Ready(Ok(1)));
         let waited = turns.waited(Moment::now()).unwrap();
         assert!(waited < Duration::from_millis(500), "an answer that goes on is no silence: {waited:?}");
+        let _ours = turns.take();
+        turns.wrote(&Poll::Pending);
+        assert!(turns.waited(Moment::now()).is_some(), "a client that takes nothing is waited for in our turn too");
+        turns.wrote(&Poll::Ready(Ok(1)));
+        assert_eq!(turns.waited(Moment::now()), None);
         turns.lock().head.look(b"GET / HTTP/1.1\r\n\r\n");
         assert!(!turns.take().1);
     }

@@ -50,10 +50,10 @@ impl Counts {
         let mut counts = Self::default();
         while let Some((name, raw)) = members.next()? {
             match name {
-                "prompt_tokens" => counts.prompt_tokens = number(raw)?,
-                "completion_tokens" => counts.completion_tokens = number(raw)?,
-                "prompt_tokens_details" => counts.prompt_tokens_details = Details::scanned(raw)?,
-                "completion_tokens_details" => counts.completion_tokens_details = Details::scanned(raw)?,
+                "prompt_tokens" => once(&mut counts.prompt_tokens, number(raw)?)?,
+                "completion_tokens" => once(&mut counts.completion_tokens, number(raw)?)?,
+                "prompt_tokens_details" => once(&mut counts.prompt_tokens_details, Details::scanned(raw)?)?,
+                "completion_tokens_details" => once(&mut counts.completion_tokens_details, Details::scanned(raw)?)?,
                 _ => {}
             }
         }
@@ -69,13 +69,22 @@ impl Details {
         let (mut members, mut details) = (scan::object(raw)?, Self::default());
         while let Some((name, raw)) = members.next()? {
             match name {
-                "cached_tokens" => details.cached_tokens = number(raw)?,
-                "reasoning_tokens" => details.reasoning_tokens = number(raw)?,
+                "cached_tokens" => once(&mut details.cached_tokens, number(raw)?)?,
+                "reasoning_tokens" => once(&mut details.reasoning_tokens, number(raw)?)?,
                 _ => {}
             }
         }
         Ok(Some(details))
     }
+}
+
+/// Sets a field that has not been set: what is said twice is left to a parser.
+fn once<T>(field: &mut Option<T>, value: Option<T>) -> Result<(), GivenUp> {
+    if field.is_some() {
+        return Err(GivenUp);
+    }
+    *field = value;
+    Ok(())
 }
 
 fn number(raw: &str) -> Result<Option<u64>, GivenUp> {
@@ -193,6 +202,7 @@ mod tests {
     fn counts_that_are_no_whole_numbers_are_left_to_a_parser() {
         assert_eq!(usage(r#"{"prompt_tokens":1.5}"#), None);
         assert_eq!(usage(r#"{"prompt_tokens":-1,"completion_tokens":2}"#), None);
+        assert_eq!(usage(r#"{"prompt_tokens":1,"prompt_tokens":2}"#), None);
         let usage = usage(r#"{"prompt_tokens":null,"completion_tokens":2,"prompt_tokens_details":null}"#).unwrap();
         assert_eq!((usage.input, usage.output), (Tokens(0), Tokens(2)));
     }

@@ -137,6 +137,7 @@ impl Stream {
                     self.state = State::Drained;
                 }
                 Err(error) => {
+                    self.ctx.note(Note::Failed(error.cause.as_ref().into()));
                     self.close();
                     return Poll::Ready(Some(Err(error)));
                 }
@@ -182,6 +183,7 @@ impl Stream {
 
     fn break_off(&mut self, cause: &'static str) -> Error {
         let error = exchange::broken(&self.instance, cause);
+        self.ctx.note(Note::Failed(cause.into()));
         self.close();
         error
     }
@@ -228,6 +230,7 @@ impl Stream {
         if let Some((status, _)) = &self.watch.seen().error {
             // What the backend said may quote the prompt: it is the client's to read, not the log's.
             self.ctx.note(Note::Broke("error_event"));
+            self.ctx.note(Note::Failed("error_event".into()));
             if !status.is_some_and(|status| (400..500).contains(&status)) {
                 self.instance.failed("error_event", None);
             }
