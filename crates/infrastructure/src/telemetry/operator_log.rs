@@ -39,16 +39,6 @@ impl OperatorLog {
         OperatorLines { drain: self.0.clone(), begun: Vec::new() }
     }
 
-    /// Waits until all lines are written, for half a second at most: before an end that runs no destructors.
-    pub fn flush(&self) {
-        self.0.flush();
-    }
-
-    /// Lines lost so far.
-    pub fn lost(&self) -> u64 {
-        self.0.lost()
-    }
-
     pub(super) fn drain(&self) -> &Drain {
         &self.0
     }
@@ -141,7 +131,7 @@ mod tests {
             }
         });
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        let lost = log.lost();
+        let lost = log.drain().lost();
         assert!(lost >= LINES - BACKLOG.pieces as u64, "{lost}");
         drop(open);
         drop(log);
@@ -157,7 +147,7 @@ mod tests {
         let mut lines = log.lines();
         (0..10).for_each(|_| lines.write_all(&[b'x'; LINE_MAX]).unwrap());
         assert!(lines.begun.len() <= LINE_MAX);
-        log.flush();
+        log.drain().flush();
         assert!(output.text().len() >= 8 * LINE_MAX);
     }
 
