@@ -21,7 +21,7 @@ use kernel::error::Kind;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
 use kernel::sight::{Gauges, Sample};
-use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Reply, Result, Serve, Sink, ctx};
+use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
 use tenancy::Directory;
 use tokio::sync::futures::OwnedNotified;
 
@@ -185,7 +185,8 @@ impl Door {
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
         visit.stream = call.stream;
-        let ctx = context(said, visit)?;
+        let known = machine.roster.models.get(&call.model);
+        let ctx = context(said, visit, known.and_then(|model| model.priority))?;
         visit.ctx = Some(ctx.clone());
         let reply: Reply = machine.core.serve(&ctx, call).await?;
         Ok(head::reply(machine, reply, visit.leave(), Arc::clone(&self.closing)))
@@ -211,11 +212,12 @@ impl Drop for Inside {
     }
 }
 
-fn context(said: &Said<'_>, visit: &Visit) -> Result<Ctx> {
+fn context(said: &Said<'_>, visit: &Visit, model: Option<Priority>) -> Result<Ctx> {
     let deadline = arrival::deadline(said.deadline)?.map(|span| visit.started + span);
-    let priority = arrival::priority(said.priority)?;
     let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
-    Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline }))
+    let priority = caller.terms.priority(arrival::priority(said.priority)?, model);
+    let explain = arrival::explain(said.explain, &caller)?;
+    Ok(Ctx::new(ctx::Facts { id: visit.id.clone(), caller, priority, started: visit.started, deadline, explain }))
 }
 
 /// Marks a request whose head gives its body two lengths.

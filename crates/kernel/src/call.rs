@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::fleet::Deployment;
-use crate::{InstanceId, ModelName, Moment, Permit};
+use crate::{InstanceId, ModelName, Moment, Permit, Tokens};
 
 /// Which kind of work a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +45,8 @@ pub struct Call {
     /// What keeps a conversation on one instance under `balance: consistent_hash`: the session header, else the
     /// body's `user`, hashed.
     pub affinity: Option<u64>,
+    /// The most tokens it may generate, where its body says so.
+    pub output_max: Option<Tokens>,
     /// Request headers a provider may see, on the door's allow-list, as (lower-case name, value).
     pub forward: Arc<[(&'static str, Bytes)]>,
 }
@@ -56,6 +58,10 @@ pub struct Payload {
     pub bytes: Bytes,
     /// The value of the top-level `model`, quotes included.
     pub model: std::ops::Range<usize>,
+    /// What the model is to read: the value of `messages`, `prompt` or `input`.
+    pub prompt: std::ops::Range<usize>,
+    /// The value of `tools`, which models read before the prompt; empty without.
+    pub tools: std::ops::Range<usize>,
     /// How to make the body ask for usage in its stream: replace this range by this text. `None` when it
     /// asks already or is no stream.
     pub force_usage: Option<Edit>,

@@ -1,4 +1,9 @@
-//! Who is calling.
+//! Who is calling, and what they have been promised.
+
+use std::sync::{Arc, LazyLock};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{KeyId, TenantId};
 
@@ -9,17 +14,61 @@ pub struct Caller {
     pub tenant: TenantId,
     /// The key it used; `None` where no credential was asked for.
     pub key: Option<KeyId>,
+    /// What its plan and key promise.
+    pub terms: Arc<Terms>,
+}
+
+/// What a caller may ask of the scheduler, by its plan and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// How urgent calls with this key are unless they say otherwise.
+    pub key_priority: Option<Priority>,
+    /// How urgent the tenant's calls are where nothing else is said.
+    pub priority: Priority,
+    /// How urgent they may be at most.
+    pub priority_max: Priority,
+    /// The tenant's share of what tenants compete for, relative to the others; at least 1.
+    pub weight: u32,
+    /// The key's share of what the tenant gets, relative to its other keys; at least 1.
+    pub key_weight: u32,
+    /// Whether it may ask why its calls were placed as they were.
+    pub explain: bool,
+}
+
+impl Default for Terms {
+    /// What a caller without a plan gets: everything, at a share of one.
+    fn default() -> Self {
+        Self {
+            key_priority: None,
+            priority: Priority::Normal,
+            priority_max: Priority::High,
+            weight: 1,
+            key_weight: 1,
+            explain: true,
+        }
+    }
+}
+
+impl Terms {
+    /// How urgent a call is: what it says itself, else its key, else the model it asks for, else the plan; never more
+    /// than the plan allows.
+    pub fn priority(&self, said: Option<Priority>, model: Option<Priority>) -> Priority {
+        said.or(self.key_priority).or(model).unwrap_or(self.priority).min(self.priority_max)
+    }
 }
 
 impl Caller {
     /// The caller of a door that asks for no credentials.
     pub fn anonymous() -> Self {
-        Self { tenant: TenantId::new("anonymous"), key: None }
+        static ANYBODY: LazyLock<Caller> =
+            LazyLock::new(|| Caller { tenant: TenantId::new("anonymous"), key: None, terms: Arc::default() });
+        ANYBODY.clone()
     }
 }
 
 /// How urgent a call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Work that can wait.
     Low,
@@ -31,6 +80,27 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All there are, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The word used in configs, headers, metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub const fn rank(self) -> usize {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+
     /// Reads `high`, `normal` or `low`, as in `x-sluice-priority`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -39,5 +109,22 @@ impl Priority {
             "low" => Some(Self::Low),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_closest_to_the_call_counts_and_the_plan_is_the_ceiling() {
+        use Priority::{High, Low, Normal};
+        let plan = Terms { priority: Low, priority_max: Normal, ..Terms::default() };
+        let key = Terms { key_priority: Some(Low), priority_max: High, ..Terms::default() };
+        assert_eq!(plan.priority(None, None), Low);
+        assert_eq!(plan.priority(None, Some(Normal)), Normal);
+        assert_eq!(plan.priority(Some(High), None), Normal, "clamped");
+        assert_eq!(key.priority(None, Some(High)), Low, "the key goes before the model");
+        assert_eq!(key.priority(Some(High), None), High);
     }
 }

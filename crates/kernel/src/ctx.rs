@@ -23,6 +23,8 @@ pub struct Facts {
     pub started: Moment,
     /// The deadline its client set, if any.
     pub deadline: Option<Moment>,
+    /// Whether its client wants to know why it was placed as it was, and may.
+    pub explain: bool,
 }
 
 #[derive(Debug)]

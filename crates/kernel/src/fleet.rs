@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Attempt, InstanceId, ModelName, Permit, Version};
+use crate::{Attempt, InstanceId, ModelName, Permit, Priority, TenantId, Tokens, Version};
 
 /// Every model a machine can answer for, as one immutable snapshot.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub struct Model {
     pub retry_percent: u32,
     /// Retries always allowed at once.
     pub retry_min: u32,
+    /// How urgent calls to it are that do not say so themselves.
+    pub priority: Option<Priority>,
 }
 
 /// One version of a model, with its instances.
@@ -45,8 +47,21 @@ pub struct Deployment {
     pub weight: u32,
     /// Its instances.
     pub instances: Vec<InstanceId>,
+    /// Their names, in the same order.
+    pub names: Vec<Arc<str>>,
     /// `model@version`, as told in `x-sluice-model`.
     pub label: Arc<str>,
+}
+
+/// What a call needs, and how urgently, beside what its attempt says.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Whose call it is: prompts of one tenant tell nothing about another's.
+    pub tenant: &'a TenantId,
+    /// Tokens it will occupy in a KV cache, prompt and answer together, as far as can be told before.
+    pub tokens: Tokens,
+    /// It has waited so long that machines it needs shall be kept free for it.
+    pub insists: bool,
 }
 
 /// What came of asking for a free slot.
@@ -54,14 +69,68 @@ pub struct Deployment {
 pub enum Choice {
     /// A slot was free and is now taken.
     Taken(InstanceId, Permit),
-    /// Somebody could do it, but every slot is busy: wait.
+    /// Somebody could do it, but not now: wait.
     Busy,
     /// Nobody left to ask; perhaps after so long.
     Down(Option<Duration>),
+    /// It is too large for every instance there is: the largest takes so many tokens.
+    TooLarge(Tokens),
 }
 
-/// Chooses an instance for an attempt and takes one of its slots, in one step and without waiting.
+/// One instance as a choice saw it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// Its place in the deployment.
+    pub index: u32,
+    /// Calls it had.
+    pub busy: u32,
+    /// Calls it might have; `u32::MAX` without a limit.
+    pub limit: u32,
+    /// What the balance made of it, the least wins; not a number where it was not asked.
+    pub score: f64,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// Why an instance was taken, or was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken, for this reason.
+    Taken(&'static str),
+    /// Another one was better.
+    Passed,
+    /// Every slot is busy.
+    Full,
+    /// Its node has not enough left of something.
+    NoResources,
+    /// Its KV cache has not enough room left.
+    NoTokens,
+    /// Its node is kept free for a call that has waited long.
+    Promised,
+    /// It is not to be called now: its standing.
+    Down(&'static str),
+    /// It has failed this call already.
+    Tried,
+}
+
+/// Chooses an instance for an attempt and takes what the call needs of it, in one step and without waiting.
 pub trait Choose: Send + Sync + 'static {
-    /// Asks the instances of the attempt's deployment, except those it has tried.
-    fn choose(&self, attempt: &Attempt) -> Choice;
+    /// Asks the instances of the attempt's deployment, except those it has tried; shows `witness` each of them.
+    fn choose(&self, attempt: &Attempt, ask: &Ask<'_>, witness: &mut dyn FnMut(Seen)) -> Choice;
+}
+
+impl Verdict {
+    /// The word used in explanations.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken(_) => "taken",
+            Self::Passed => "passed",
+            Self::Full => "full",
+            Self::NoResources => "no_resources",
+            Self::NoTokens => "no_tokens",
+            Self::Promised => "promised",
+            Self::Down(_) => "down",
+            Self::Tried => "tried",
+        }
+    }
 }

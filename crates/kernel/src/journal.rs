@@ -3,14 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::explain::Decision;
 use crate::fleet::Deployment;
 use crate::{Moment, Usage};
 
 /// One fact about a call, noted by the stage that knows it.
 #[derive(Debug)]
 pub enum Note {
+    /// It joined a line: with so many ahead of it, which were thought to take so long.
+    Joined(u32, Option<Duration>),
     /// It waited this long for a slot.
     Queued(Duration),
+    /// It was put back into the line by a more urgent call, as if it had not been placed.
+    PutBack,
+    /// How its placement was decided.
+    Decided(Arc<Decision>),
     /// It was placed: on which deployment, and on which instance by name. Each attempt notes one.
     Placed(Arc<Deployment>, Arc<str>),
     /// An attempt failed, in the operator's words.
@@ -32,6 +39,12 @@ pub enum Note {
 pub struct Journal {
     /// Time spent waiting for slots, over all attempts.
     pub queued: Duration,
+    /// How many were ahead of it when it first joined a line, and how long they were thought to take.
+    pub joined: Option<(u32, Option<Duration>)>,
+    /// How often it was put back by more urgent calls.
+    pub put_back: u32,
+    /// How its last placement was decided.
+    pub decision: Option<Arc<Decision>>,
     /// Attempts made.
     pub attempts: u32,
     /// Where the last attempt went.
@@ -54,7 +67,13 @@ impl Journal {
     /// Folds one fact in.
     pub fn write(&mut self, note: Note) {
         match note {
+            Note::Joined(ahead, estimate) => drop(self.joined.get_or_insert((ahead, estimate))),
             Note::Queued(waited) => self.queued += waited,
+            Note::PutBack => {
+                self.put_back += 1;
+                self.attempts = self.attempts.saturating_sub(1);
+            }
+            Note::Decided(decision) => self.decision = Some(decision),
             Note::Placed(deployment, instance) => {
                 self.attempts += 1;
                 self.placed = Some((deployment, instance));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{Caller, Journal, ModelName, Operation, RequestId};
+use crate::{Caller, Journal, ModelName, Operation, Priority, RequestId};
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Receipt {
     pub model: Option<ModelName>,
     /// Which kind of work; `None` for lists and unknown paths.
     pub operation: Option<Operation>,
+    /// How urgent it was; `None` where it did not get that far.
+    pub priority: Option<Priority>,
     /// Whether the answer was to be a stream.
     pub stream: bool,
     /// When the request came, on the monotonic clock, to place the journal's moments.

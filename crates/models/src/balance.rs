@@ -7,9 +7,9 @@ mod p2c_ewma;
 mod round_robin;
 mod weighted_round_robin;
 
-use kernel::{Kind, Moment};
+use kernel::{Kind, Moment, Tokens};
 
-/// What a choice may look at: one instance that is usable, untried and has a free slot.
+/// What a choice may look at: one instance that is usable, untried and has room for the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
     /// Its place in the deployment: stable for as long as the config is.
@@ -24,13 +24,43 @@ pub struct Candidate {
     pub limit: Option<u32>,
     /// How long it is thought to take, in microseconds.
     pub micros: f64,
+    /// Out: what the balance made of it, the least wins. For explanations.
+    pub score: f64,
+}
+
+/// What a choice may look at beside the instances.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The call's session or user, hashed.
+    pub affinity: Option<u64>,
+    /// Tokens it will occupy, prompt and answer, as far as can be told before.
+    pub tokens: Tokens,
+    /// The prompt as a chain of hashes, one per block of text, each over all up to its end; different for every tenant.
+    /// Empty unless the balance asks for it.
+    pub blocks: &'a [u64],
+}
+
+/// A choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Its position in the candidates.
+    pub position: usize,
+    /// Why it, in a word; for explanations.
+    pub reason: &'static str,
 }
 
 /// A way of choosing. Keeps what it must remember (turns, random state) itself.
 pub trait Balance: Send + Sync + std::fmt::Debug {
-    /// The position in `candidates` (never empty) of the one to take. `affinity` is the call's session or user,
-    /// hashed.
-    fn pick(&self, candidates: &[Candidate], affinity: Option<u64>, now: Moment) -> usize;
+    /// The one to take of `candidates` (never empty).
+    fn pick(&self, candidates: &mut [Candidate], wanted: &Wanted<'_>, now: Moment) -> Pick;
+
+    /// Whether it wants to see [`Wanted::blocks`].
+    fn reads_prompts(&self) -> bool {
+        false
+    }
+
+    /// The call has got its slot on the instance with this identity.
+    fn placed(&self, _identity: u64, _wanted: &Wanted<'_>, _now: Moment) {}
 }
 
 /// Makes a fresh balancer.
@@ -49,18 +79,29 @@ pub const KINDS: &[Kind<Build>] = &[
 /// What a model gets that names none.
 pub(crate) const DEFAULT: Kind<Build> = least_load::KIND;
 
-/// The position of the least `score`; the first of equals.
-fn least(candidates: &[Candidate], score: impl Fn(&Candidate) -> f64) -> usize {
-    let scored = candidates.iter().map(score).enumerate();
-    scored.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(position, _)| position)
+/// Scores every candidate and picks the least; the first of equals.
+fn least(candidates: &mut [Candidate], reason: &'static str, score: impl Fn(&Candidate) -> f64) -> Pick {
+    least_in_turn(candidates, 0, reason, score)
 }
 
 /// The same, taking turns among equals instead of favouring the first.
-fn least_in_turn(candidates: &[Candidate], turn: usize, score: impl Fn(&Candidate) -> f64) -> usize {
+fn least_in_turn(
+    candidates: &mut [Candidate],
+    turn: usize,
+    reason: &'static str,
+    score: impl Fn(&Candidate) -> f64,
+) -> Pick {
     let count = candidates.len().max(1);
-    let rotated = (0..count).map(|step| (turn + step) % count);
-    let scored = rotated.filter_map(|position| candidates.get(position).map(|candidate| (position, score(candidate))));
-    scored.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(position, _)| position)
+    let first = turn % count;
+    let (mut best, mut position) = (f64::INFINITY, first);
+    for at in (first..count).chain(0..first) {
+        let Some(candidate) = candidates.get_mut(at) else { continue };
+        candidate.score = score(candidate);
+        if candidate.score < best {
+            (best, position) = (candidate.score, at);
+        }
+    }
+    Pick { position, reason }
 }
 
 #[cfg(test)]
@@ -75,8 +116,15 @@ mod tests {
             busy: 0,
             limit: None,
             micros: 1000.0,
+            score: f64::NAN,
         };
         weights.iter().enumerate().map(one).collect()
+    }
+
+    /// Whom it picks, by position.
+    pub(super) fn pick(balance: &dyn Balance, candidates: &[Candidate], affinity: Option<u64>) -> usize {
+        let wanted = Wanted { affinity, tokens: Tokens(0), blocks: &[] };
+        balance.pick(&mut candidates.to_vec(), &wanted, Moment::now()).position
     }
 
     #[test]
@@ -87,8 +135,7 @@ mod tests {
             let balance = (kind.build)();
             for count in 1..6 {
                 for affinity in [None, Some(9)] {
-                    let pick = balance.pick(&candidates(&vec![1.0; count]), affinity, Moment::now());
-                    assert!(pick < count, "{}", kind.name);
+                    assert!(pick(&*balance, &candidates(&vec![1.0; count]), affinity) < count, "{}", kind.name);
                 }
             }
         }

@@ -1,47 +1,54 @@
 //! All instances of all models under one config, and the step that chooses among them.
 
+mod group;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kernel::error::Kind;
-use kernel::fleet::{Choice, Choose, Deployment, Model, Roster};
+use kernel::fleet::{Ask, Choice, Choose, Deployment, Model, Roster, Seen};
 use kernel::health::Readiness;
 use kernel::sight::{Gauges, Sample};
-use kernel::{Attempt, Ctx, Error, InstanceId, ModelName, Moment, Note, Origin, Placed, Serve, Serving, Version, kind};
+use kernel::{
+    Attempt, Ctx, Error, InstanceId, ModelName, Moment, Node, Note, Origin, Placed, Serve, Serving, Version, kind,
+    random,
+};
 use tokio::task::JoinSet;
 
-use crate::balance::{self, Balance, Candidate};
+use self::group::Group;
+use crate::balance;
 use crate::endpoint::Endpoint;
 use crate::health::{Standing, active};
 use crate::instance::{Instance, Timeouts, Vitals};
 use crate::provider;
-use crate::settings::{InstanceSettings, ModelSettings, VersionSettings};
+use crate::settings::{InstanceSettings, ModelSettings, NodeSettings, VersionSettings};
 
-/// What outlives configs: the vitals of every instance, by how it is reached, for as long as a fleet or a call
-/// still uses them.
+/// What outlives configs, for as long as a fleet or a call still uses it: the vitals of every instance, by how it is
+/// reached, and what is out of every node, by its name.
 #[derive(Debug, Default)]
-pub struct State(Mutex<HashMap<u64, Weak<Vitals>>>);
+pub struct State(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    vitals: HashMap<u64, Weak<Vitals>>,
+    nodes: HashMap<String, Weak<Node>>,
+}
 
 /// The machines behind one config.
 pub struct Fleet {
     instances: Vec<Arc<Instance>>,
     groups: Vec<Group>,
+    nodes: Vec<Arc<Node>>,
     roster: Arc<Roster>,
     /// Active checks; they end with the fleet.
     checks: Mutex<JoinSet<()>>,
 }
 
-/// The instances of one deployment and how one of them is chosen.
-struct Group {
-    members: Vec<(InstanceId, Arc<Instance>)>,
-    balance: Box<dyn Balance>,
-    panic_percent: u32,
-}
-
 /// Puts a fleet together while the config is read.
-#[derive(Default)]
-struct Builder {
+struct Builder<'a> {
+    known: &'a mut Known,
+    nodes: Vec<Arc<Node>>,
     instances: Vec<Arc<Instance>>,
     groups: Vec<Group>,
     roster: Roster,
@@ -51,14 +58,18 @@ struct Builder {
 
 impl Fleet {
     /// Builds the fleet of a validated config, taking over the vitals of instances that are still there.
-    pub fn new(models: &[ModelSettings], state: &State) -> Self {
-        let mut builder = Builder::default();
+    pub fn new(models: &[ModelSettings], nodes: &[NodeSettings], state: &State) -> Self {
         let mut known = state.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, vitals| vitals.strong_count() > 0);
-        models.iter().for_each(|model| builder.model(model, &mut known));
+        known.vitals.retain(|_, vitals| vitals.strong_count() > 0);
+        known.nodes.retain(|_, node| node.strong_count() > 0);
+        let nodes = nodes.iter().map(|settings| known.node(settings)).collect();
+        let (instances, groups, roster) = (Vec::new(), Vec::new(), Roster::default());
+        let mut builder = Builder { known: &mut known, nodes, instances, groups, roster };
+        models.iter().for_each(|model| builder.model(model));
         Self {
             instances: builder.instances,
             groups: builder.groups,
+            nodes: builder.nodes,
             roster: Arc::new(builder.roster),
             checks: Mutex::default(),
         }
@@ -109,9 +120,9 @@ impl Fleet {
 }
 
 impl Choose for Fleet {
-    fn choose(&self, attempt: &Attempt) -> Choice {
+    fn choose(&self, attempt: &Attempt, ask: &Ask<'_>, witness: &mut dyn FnMut(Seen)) -> Choice {
         match self.groups.get(attempt.deployment.index) {
-            Some(group) => group.choose(attempt, Moment::now()),
+            Some(group) => group.choose(attempt, ask, Moment::now(), witness),
             None => Choice::Down(None),
         }
     }
@@ -193,6 +204,11 @@ impl Gauges for Fleet {
                 true,
                 census.reused as f64,
             );
+            if let Some(room) = instance.vitals.slots.room() {
+                let tokens = instance.vitals.slots.tokens();
+                show("sluice_instance_kv_tokens", "Tokens its KV cache holds.", false, room as f64);
+                show("sluice_instance_kv_tokens_used", "Tokens reserved there by calls.", false, tokens as f64);
+            }
             let mut labels = labels();
             labels.push(("standing", standing.as_str().to_owned()));
             to(Sample {
@@ -203,76 +219,36 @@ impl Gauges for Fleet {
                 value: 1.0,
             });
         }
-    }
-}
-
-// === impl Group ===
-
-impl Group {
-    /// Usable instances first; all of them when too few are usable; among those with a free slot, whom the
-    /// balance picks.
-    fn choose(&self, attempt: &Attempt, now: Moment) -> Choice {
-        let untried = |id: &InstanceId| !attempt.tried.contains(id);
-        let standings: Vec<Standing> = self.members.iter().map(|(_, instance)| instance.standing(now)).collect();
-        let count = standings.iter().filter(|standing| **standing == Standing::Usable).count();
-        let panic = count * 100 < self.panic_percent as usize * self.members.len();
-        let may = |standing: Standing| standing == Standing::Usable || (panic && standing.is_doubt());
-        let members = standings.iter().zip(&self.members).enumerate();
-        let mut open: Vec<usize> =
-            members.filter(|(_, (standing, (id, _)))| may(**standing) && untried(id)).map(|(at, _)| at).collect();
-        if open.is_empty() {
-            let back =
-                self.members.iter().map(|(_, instance)| instance.vitals.health.back_in(&instance.rules, now)).min();
-            return Choice::Down(back.filter(|back| !back.is_zero()));
-        }
-        loop {
-            let candidates: Vec<Candidate> = open.iter().filter_map(|at| self.candidate(*at, now)).collect();
-            let picked = candidates.get(if candidates.is_empty() {
-                0
-            } else {
-                self.balance.pick(&candidates, attempt.call.affinity, now)
-            });
-            let Some(index) = picked.map(|candidate| candidate.index) else { return Choice::Busy };
-            let Some((id, instance)) = self.members.get(index) else { return Choice::Busy };
-            if let Some(permit) = instance.vitals.slots.try_take(ceiling(instance, now)) {
-                instance.vitals.health.chosen(&instance.rules, now);
-                return Choice::Taken(*id, permit);
+        for node in &self.nodes {
+            for (amount, out) in node.stock() {
+                let labels = || vec![("node", node.name().to_string()), ("resource", amount.name.to_string())];
+                let mut show = |name, help, milli: u64| {
+                    to(Sample { name, help, counter: false, labels: labels(), value: milli as f64 / 1000.0 });
+                };
+                show("sluice_node_resources", "What a node has of a resource.", amount.milli);
+                show("sluice_node_resources_used", "What calls have taken of it.", out);
             }
-            // Somebody else was faster: choose among the others.
-            open.retain(|at| *at != index);
         }
     }
-
-    /// The instance as the balance sees it; `None` when it has no free slot.
-    fn candidate(&self, index: usize, now: Moment) -> Option<Candidate> {
-        let (_, instance) = self.members.get(index)?;
-        let (busy, ceiling) = (instance.vitals.slots.busy(), ceiling(instance, now));
-        let share = (instance.vitals.health.considered() * instance.vitals.health.ramp(&instance.rules, now)).max(0.01);
-        (busy < ceiling).then(|| Candidate {
-            index,
-            identity: instance.identity,
-            weight: f64::from(instance.weight) * share,
-            busy,
-            limit: instance.vitals.slots.limit(),
-            micros: instance.vitals.timing.micros(now),
-        })
-    }
-}
-
-/// Slots it may use now: all, or fewer while it starts slowly.
-fn ceiling(instance: &Instance, now: Moment) -> u32 {
-    let limit = instance.vitals.slots.limit().unwrap_or(u32::MAX);
-    let ramp = instance.vitals.health.ramp(&instance.rules, now);
-    if ramp >= 1.0 { limit } else { ((f64::from(limit) * ramp) as u32).max(1) }
 }
 
 // === impl Builder ===
 
-impl Builder {
-    fn model(&mut self, model: &ModelSettings, known: &mut HashMap<u64, Weak<Vitals>>) {
+impl Known {
+    fn node(&mut self, settings: &NodeSettings) -> Arc<Node> {
+        let has = settings.amounts();
+        let known = self.nodes.get(&settings.name).and_then(Weak::upgrade);
+        let node = known.unwrap_or_else(|| Node::new(settings.name.as_str(), &[]));
+        node.set(&has);
+        self.nodes.insert(settings.name.clone(), Arc::downgrade(&node));
+        node
+    }
+}
+
+impl Builder<'_> {
+    fn model(&mut self, model: &ModelSettings) {
         let name = ModelName::new(model.model_name.as_str());
-        let deployments =
-            model.versions().iter().map(|version| self.deployment(model, &name, version, known)).collect();
+        let deployments = model.versions().iter().map(|version| self.deployment(model, &name, version)).collect();
         self.roster.models.insert(
             name.clone(),
             Arc::new(Model {
@@ -282,17 +258,12 @@ impl Builder {
                 attempts_max: model.retry.attempts_max,
                 retry_percent: model.retry.budget_percent,
                 retry_min: model.retry.budget_min,
+                priority: model.priority,
             }),
         );
     }
 
-    fn deployment(
-        &mut self,
-        model: &ModelSettings,
-        name: &ModelName,
-        version: &VersionSettings,
-        known: &mut HashMap<u64, Weak<Vitals>>,
-    ) -> Arc<Deployment> {
+    fn deployment(&mut self, model: &ModelSettings, name: &ModelName, version: &VersionSettings) -> Arc<Deployment> {
         let first = self.instances.len();
         let ids: Vec<InstanceId> = (first..first + version.instances.len()).map(|at| InstanceId(at as u32)).collect();
         let deployment = Arc::new(Deployment {
@@ -301,18 +272,25 @@ impl Builder {
             version: Version::new(version.version.as_str()),
             weight: version.weight,
             instances: ids.clone(),
+            names: version.instances.iter().enumerate().map(|(nth, one)| name_of(model, one, nth)).collect(),
             label: format!("{}@{}", model.model_name, version.version).into(),
         });
         for (at, instance) in version.instances.iter().enumerate() {
             let same =
                 |other: &&InstanceSettings| (&other.endpoint, &other.name) == (&instance.endpoint, &instance.name);
             let nth = version.instances.iter().take(at).filter(same).count();
-            let instance = self.instance(model, version, (instance, nth), &deployment, known);
+            let instance = self.instance(model, version, (instance, at, nth), &deployment);
             self.instances.push(instance);
         }
         let members = ids.into_iter().zip(self.instances.iter().skip(first).cloned()).collect();
         let build = kind::find(balance::KINDS, &model.balance.0).map_or(balance::DEFAULT.build, |row| row.build);
-        self.groups.push(Group { members, balance: build(), panic_percent: model.health.panic_percent });
+        let panic_percent = model.health.panic_percent;
+        self.groups.push(Group {
+            label: random::hash(deployment.label.as_bytes()),
+            members,
+            balance: build(),
+            panic_percent,
+        });
         deployment
     }
 
@@ -320,23 +298,22 @@ impl Builder {
         &mut self,
         model: &ModelSettings,
         version: &VersionSettings,
-        (settings, nth): (&InstanceSettings, usize),
+        (settings, at, nth): (&InstanceSettings, usize, usize),
         deployment: &Arc<Deployment>,
-        known: &mut HashMap<u64, Weak<Vitals>>,
     ) -> Arc<Instance> {
         let endpoint = settings.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
         let limit = settings.max_concurrency.or(model.max_concurrency);
         let reach = model.reach(&version.version, settings, nth);
         let made = || Arc::new(Vitals::new(limit, endpoint.as_ref()));
-        let vitals = known.get(&reach).and_then(Weak::upgrade).unwrap_or_else(made);
+        let vitals = self.known.vitals.get(&reach).and_then(Weak::upgrade).unwrap_or_else(made);
         vitals.slots.set_limit(limit);
-        known.insert(reach, Arc::downgrade(&vitals));
-        let named = settings.name.clone().or_else(|| endpoint.as_ref().map(|endpoint| endpoint.authority.to_string()));
+        vitals.slots.set_room(settings.kv_tokens.or(model.kv_tokens));
+        self.known.vitals.insert(reach, Arc::downgrade(&vitals));
         let upstream = version.upstream_model.clone().or_else(|| model.upstream_model.clone());
         let make =
             kind::find(provider::KINDS, &model.provider.0).map_or(provider::DEFAULT.build.make, |row| row.build.make);
         Arc::new(Instance {
-            name: named.unwrap_or_else(|| format!("{}-{nth}", model.provider.0)).into(),
+            name: deployment.names.get(at).cloned().unwrap_or_else(|| name_of(model, settings, at)),
             deployment: Arc::clone(deployment),
             upstream_model: upstream
                 .filter(|upstream| *upstream != model.model_name)
@@ -344,6 +321,9 @@ impl Builder {
             endpoint,
             identity: reach,
             weight: settings.weight,
+            node: self.nodes.iter().find(|node| Some(&**node.name()) == settings.node.as_deref()).cloned(),
+            needs: settings.needs.amounts(),
+            call_needs: model.call_needs.amounts(),
             timeouts: Timeouts {
                 connect: model.connect_timeout_ms.duration(),
                 first_byte: model.first_byte_timeout_ms.map(|span| span.duration()),
@@ -358,4 +338,11 @@ impl Builder {
             vitals,
         })
     }
+}
+
+/// What an instance is called: its name, else its host and port, else what answers.
+fn name_of(model: &ModelSettings, settings: &InstanceSettings, at: usize) -> Arc<str> {
+    let endpoint = settings.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
+    let named = settings.name.clone().or_else(|| endpoint.map(|endpoint| endpoint.authority.to_string()));
+    named.unwrap_or_else(|| format!("{}-{at}", model.provider.0)).into()
 }

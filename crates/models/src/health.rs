@@ -92,6 +92,11 @@ impl Health {
     /// How it stands now. `alone` says that its pool has no other instance: like nginx, the passive count
     /// then never disables it.
     pub fn standing(&self, rules: &HealthSettings, alone: bool, now: Moment) -> Standing {
+        self.look(rules, alone, now).0
+    }
+
+    /// How it stands now, and the part of its slots and weight it may use, in 0.1..=1.0 (slow start).
+    pub fn look(&self, rules: &HealthSettings, alone: bool, now: Moment) -> (Standing, f64) {
         let mut state = self.lock();
         let standing = state.standing(rules, alone, now);
         let usable = standing == Standing::Usable;
@@ -99,18 +104,14 @@ impl Health {
             state.returned = Some(now);
         }
         state.was_usable = usable;
-        standing
-    }
-
-    /// The part of its slots and weight it may use now, in 0.1..=1.0 (slow start).
-    pub fn ramp(&self, rules: &HealthSettings, now: Moment) -> f64 {
         let slow_start = rules.slow_start_ms.duration();
-        match self.lock().returned {
+        let ramp = match state.returned {
             Some(returned) if !slow_start.is_zero() && now.since(returned) < slow_start => {
                 (now.since(returned).as_secs_f64() / slow_start.as_secs_f64()).max(0.1)
             }
             _ => 1.0,
-        }
+        };
+        (standing, ramp)
     }
 
     /// It is among those a choice is made from: the share of its weight that failures have left it, in 0.0..=1.0, a
@@ -229,14 +230,12 @@ mod tests {
     fn slow_start_grows_from_a_tenth_to_the_whole_and_never_applies_at_process_start() {
         let rules = HealthSettings { slow_start_ms: Millis(1_000), fall: 1, ..HealthSettings::default() };
         let health = Health::default();
-        health.standing(&rules, false, at(0));
-        assert_eq!(health.ramp(&rules, at(0)), 1.0);
+        assert_eq!(health.look(&rules, false, at(0)).1, 1.0);
         health.checked(&rules, false);
         health.standing(&rules, false, at(1));
         health.checked(&rules, true);
-        health.standing(&rules, false, at(1_000));
-        assert_eq!(health.ramp(&rules, at(1_000)), 0.1);
-        assert_eq!(health.ramp(&rules, at(1_500)), 0.5);
-        assert_eq!(health.ramp(&rules, at(2_000)), 1.0);
+        for (millis, part) in [(1_000, 0.1), (1_500, 0.5), (2_000, 1.0)] {
+            assert_eq!(health.look(&rules, false, at(millis)), (Standing::Usable, part));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kernel::fleet::Deployment;
-use kernel::{Moment, Slots};
+use kernel::{Amount, Moment, Node, Slots};
 
 use crate::connection::Inbound;
 use crate::endpoint::Endpoint;
@@ -38,6 +38,12 @@ pub(crate) struct Instance {
     /// Stable over reloads and restarts.
     pub(crate) identity: u64,
     pub(crate) weight: u32,
+    /// Where it runs, if that was said.
+    pub(crate) node: Option<Arc<Node>>,
+    /// What it needs of its node while it has a call at all.
+    pub(crate) needs: Vec<Amount>,
+    /// What each of its calls needs beside that.
+    pub(crate) call_needs: Vec<Amount>,
     pub(crate) timeouts: Timeouts,
     pub(crate) rules: HealthSettings,
     /// Whether its deployment has no other instance.
@@ -70,6 +76,11 @@ impl Vitals {
 }
 
 impl Instance {
+    /// How it stands, and the part of its slots and weight it may use.
+    pub(crate) fn look(&self, now: Moment) -> (Standing, f64) {
+        self.vitals.health.look(&self.rules, self.alone, now)
+    }
+
     pub(crate) fn standing(&self, now: Moment) -> Standing {
         self.vitals.health.standing(&self.rules, self.alone, now)
     }

@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 
 use kernel::settings::{Findings, Millis, Secret};
-use kernel::{kind, random};
+use kernel::{Priority, kind, random};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::{balance, provider};
+
+mod health;
+mod nodes;
+
+pub use health::{BreakerSettings, HealthSettings};
+pub use nodes::{Needs, NodeSettings};
 
 /// One model. The short form gives `endpoint` and has one version with one instance; the long form lists
 /// `versions`.
@@ -36,6 +42,16 @@ pub struct ModelSettings {
     /// Short form: calls the backend may have at once; more wait in the queue. Default: no limit.
     #[serde(default)]
     pub max_concurrency: Option<u32>,
+    /// How urgent calls to it are that neither say so nor have a key that does; default: as the tenant's plan says.
+    #[serde(default)]
+    pub priority: Option<Priority>,
+    /// What each call needs of the node its instance is on, beside what the instance itself needs.
+    #[serde(default)]
+    pub call_needs: Needs,
+    /// Tokens the KV cache of each instance holds. Calls whose prompt and answer would not fit any more wait; one that
+    /// would fit no instance is refused with 400. Default: not counted.
+    #[serde(default)]
+    pub kv_tokens: Option<u64>,
     /// The whole call, waiting included.
     #[serde(default = "default::timeout_ms")]
     pub timeout_ms: Millis,
@@ -106,50 +122,18 @@ pub struct InstanceSettings {
     /// Calls it may have at once; default: the model's `max_concurrency`.
     #[serde(default)]
     pub max_concurrency: Option<u32>,
+    /// Tokens its KV cache holds; default: the model's `kv_tokens`.
+    #[serde(default)]
+    pub kv_tokens: Option<u64>,
+    /// The node it is on, by its name under `nodes`.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// What it needs of its node while it has a call at all.
+    #[serde(default)]
+    pub needs: Needs,
     /// Its own key; default: the model's.
     #[serde(default)]
     pub api_key: Option<Secret>,
-}
-
-/// When an instance counts as down, and as up again.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HealthSettings {
-    /// Path asked by active checks, below the endpoint without its version; any 2xx is healthy. Without it there are no
-    /// active checks.
-    pub path: Option<String>,
-    /// Between two active checks.
-    pub interval_ms: Millis,
-    /// One active check.
-    pub timeout_ms: Millis,
-    /// Active checks that must fail in a row before the instance is down. One success brings it back.
-    pub fall: u32,
-    /// Failed calls after which an instance is passed over; 0: never. As in nginx, a success does not lower
-    /// the count until `fail_timeout_ms` has passed since the last failure.
-    pub max_fails: u32,
-    /// How long it is passed over; then one call probes it.
-    pub fail_timeout_ms: Millis,
-    /// After coming back, slots and weight grow from a tenth to the whole within this time; 0: at once.
-    pub slow_start_ms: Millis,
-    /// When fewer than this share of instances are usable, health is ignored: trying beats refusing.
-    /// 0: never. The default only acts where pools of up to ten have nobody left.
-    pub panic_percent: u32,
-    /// The circuit breaker.
-    pub breaker: BreakerSettings,
-}
-
-/// The circuit breaker: stops calls to an instance that answers, but badly.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct BreakerSettings {
-    /// The share of failures is taken over this time.
-    pub window_ms: Millis,
-    /// Fewer calls than this within the window never open it.
-    pub min_calls: u32,
-    /// It opens at this share of failures; 0: never.
-    pub failure_percent: u32,
-    /// How long it stays open before one call may probe; doubles with each failed probe, up to 16 times.
-    pub open_ms: Millis,
 }
 
 /// Trying another instance when one fails before the first byte.
@@ -247,28 +231,6 @@ impl JsonSchema for BalanceName {
 
 // === impl defaults ===
 
-impl Default for HealthSettings {
-    fn default() -> Self {
-        Self {
-            path: None,
-            interval_ms: Millis(2_000),
-            timeout_ms: Millis(2_000),
-            fall: 2,
-            max_fails: 3,
-            fail_timeout_ms: Millis(10_000),
-            slow_start_ms: Millis(0),
-            panic_percent: 10,
-            breaker: BreakerSettings::default(),
-        }
-    }
-}
-
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        Self { window_ms: Millis(10_000), min_calls: 20, failure_percent: 50, open_ms: Millis(5_000) }
-    }
-}
-
 impl Default for RetrySettings {
     fn default() -> Self {
         Self { attempts_max: 3, budget_percent: 20, budget_min: 3 }
@@ -294,6 +256,9 @@ impl ModelSettings {
             api_key: None,
             headers: BTreeMap::new(),
             max_concurrency: None,
+            priority: None,
+            call_needs: Needs::default(),
+            kv_tokens: None,
             timeout_ms: default::timeout_ms(),
             connect_timeout_ms: default::connect_timeout_ms(),
             first_byte_timeout_ms: None,
@@ -318,6 +283,9 @@ impl ModelSettings {
             name: None,
             weight: default::weight(),
             max_concurrency: None,
+            kv_tokens: None,
+            node: None,
+            needs: Needs::default(),
             api_key: None,
         };
         vec![VersionSettings { version: "default".into(), weight: 1, upstream_model: None, instances: vec![instance] }]
@@ -399,6 +367,7 @@ impl ModelSettings {
                     format!("{path}.max_concurrency"),
                     "must be at least 1",
                 );
+                findings.require(instance.kv_tokens != Some(0), format!("{path}.kv_tokens"), "must be at least 1");
             }
         }
         let total: u64 = self.versions.iter().map(|version| u64::from(version.weight)).sum();
@@ -411,6 +380,7 @@ impl ModelSettings {
 
     fn validate_numbers(&self, path: &str, findings: &mut Findings) {
         findings.require(self.max_concurrency != Some(0), format!("{path}.max_concurrency"), "must be at least 1");
+        findings.require(self.kv_tokens != Some(0), format!("{path}.kv_tokens"), "must be at least 1");
         for (key, span) in [
             ("timeout_ms", self.timeout_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
@@ -418,29 +388,8 @@ impl ModelSettings {
         ] {
             findings.require(span.0 > 0, format!("{path}.{key}"), "must be at least 1");
         }
-        findings.require(
-            self.health.interval_ms.0 >= 100,
-            format!("{path}.health.interval_ms"),
-            "must be at least 100",
-        );
-        findings.require(
-            self.health.panic_percent <= 100,
-            format!("{path}.health.panic_percent"),
-            "must be at most 100",
-        );
-        findings.require(
-            self.health.breaker.failure_percent <= 100,
-            format!("{path}.health.breaker.failure_percent"),
-            "must be at most 100",
-        );
-        findings.require(
-            self.health.breaker.window_ms.0 >= 10,
-            format!("{path}.health.breaker.window_ms"),
-            "must be at least 10",
-        );
+        self.health.validate(&format!("{path}.health"), findings);
         findings.require(self.retry.attempts_max > 0, format!("{path}.retry.attempts_max"), "must be at least 1");
-        let starts = self.health.path.as_ref().is_none_or(|path| path.starts_with('/'));
-        findings.require(starts, format!("{path}.health.path"), "must start with `/`");
     }
 
     /// A number that differs when the way to reach an instance differs; state is kept only while it is the same.

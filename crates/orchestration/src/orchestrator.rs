@@ -142,6 +142,7 @@ mod tests {
                 version: Version::new(index.to_string()),
                 weight,
                 instances,
+                names: Vec::new(),
                 label: "m".into(),
             })
         };
@@ -153,6 +154,7 @@ mod tests {
             attempts_max: 3,
             retry_percent: 20,
             retry_min: 3,
+            priority: None,
         };
         let roster = Roster { models: [(model.name.clone(), Arc::new(model))].into() };
         let fake = Arc::new(Fake { failing, asked: Mutex::default() });
@@ -163,8 +165,10 @@ mod tests {
             priority: Priority::Normal,
             started: Moment::now(),
             deadline: None,
+            explain: false,
         };
-        let payload = Arc::new(Payload { bytes: Bytes::new(), model: 0..0, force_usage: None });
+        let payload =
+            Arc::new(Payload { bytes: Bytes::new(), model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None });
         let call = Call {
             model: ModelName::new("m"),
             operation: Operation::Chat,
@@ -172,6 +176,7 @@ mod tests {
             wants_usage: true,
             payload,
             affinity: Some(0),
+            output_max: None,
             forward: Arc::new([]),
         };
         let result = orchestrator.serve(&Ctx::new(facts), call).await;

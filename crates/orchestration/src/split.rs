@@ -41,6 +41,7 @@ mod tests {
                 version: Version::new(version),
                 weight: *weight,
                 instances: Vec::new(),
+                names: Vec::new(),
                 label,
             })
         };

@@ -1,10 +1,24 @@
-//! When and where a call runs: it takes a free slot, or waits for one in a bounded queue until its deadline.
+//! When and where a call runs: whose turn it is, what it may take, and where it goes.
 //!
 //! Knows no HTTP and no provider: it asks [`kernel::fleet::Choose`] for a slot and hands on a
-//! [`kernel::Placed`]. Queues outlive configs in [`State`].
+//! [`kernel::Placed`]. Queues, quotas and what is out of them outlive configs in [`State`].
 
+mod clock;
+mod line;
+mod memory;
 mod queue;
+mod quota;
+mod refusal;
+mod running;
 mod scheduler;
+mod settings;
+mod sight;
+#[cfg(test)]
+mod simulation;
+mod state;
+mod turn;
 
-pub use queue::State;
-pub use scheduler::{Scheduler, Settings};
+pub use memory::Memory;
+pub use scheduler::Scheduler;
+pub use settings::{Allowance, CohortSettings, Fairness, QuotaSettings, Reserved, Settings, TokenWeights};
+pub use state::State;

@@ -1,111 +1,257 @@
-//! Calls that wait for a slot of one deployment, first come, first served.
+//! The calls waiting for one deployment, and those it has let go on.
 //!
-//! Whoever gives a slot back hands it to the first ticket that can use it, on the spot: nobody overtakes, and
-//! nobody wakes up in vain. A ticket whose client has left is gone at once.
+//! Whoever gives a slot back hands it to the ticket whose turn it is, on the spot: nobody overtakes, and nobody wakes up
+//! in vain. Who that is, is [`Line`]'s business. Outlives configs; a ticket whose client has left is gone at once.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod books;
+mod drain;
+mod estimate;
 
-use kernel::fleet::{Choice, Choose, Deployment};
-use kernel::{Attempt, InstanceId, Permit};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kernel::fleet::{Choose, Seen};
+use kernel::{Attempt, InstanceId, Moment, Permit, Priority, TenantId, Tokens, Usage};
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-/// The queues that outlive configs, by `model@version`.
-#[derive(Debug, Default)]
-pub struct State(Mutex<HashMap<Arc<str>, Arc<Queue>>>);
+pub(crate) use self::books::{Books, Rules};
+pub(crate) use self::drain::RETRY_MIN;
+pub(crate) use self::estimate::Estimate;
+#[cfg(test)]
+pub(crate) use self::estimate::cost_of;
+use crate::clock;
+use crate::line::{Age, Charge, Name, Owner, Ticket};
+use crate::quota::{self, Claim, Quotas};
 
-/// The calls waiting for one deployment.
-#[derive(Debug, Default)]
+/// One deployment's queue.
+#[derive(Debug)]
 pub(crate) struct Queue {
-    tickets: Mutex<Tickets>,
+    /// Tells it from others in this process.
+    pub(crate) id: usize,
+    /// `model@version`.
+    pub(crate) label: Arc<str>,
+    books: Mutex<Books>,
     /// Tickets waiting; read without the lock by whoever gives a slot back.
     waiting: AtomicUsize,
+    pub(crate) counts: Counts,
 }
 
+/// What has happened in a queue, by class where there are three.
 #[derive(Debug, Default)]
-struct Tickets {
-    next: u64,
-    /// In the order of their numbers.
-    line: VecDeque<Ticket>,
+pub(crate) struct Counts {
+    /// Refused because it was full, or was to be too slow.
+    pub(crate) shed: [AtomicU64; 3],
+    /// Put out of a full queue by more deserving ones.
+    pub(crate) pushed_out: [AtomicU64; 3],
+    /// Waited in vain.
+    pub(crate) expired: [AtomicU64; 3],
+    /// Put back by more urgent ones before anything of the answer was sent.
+    pub(crate) put_back: [AtomicU64; 3],
+    /// Placements, by the balance's reason.
+    pub(crate) reasons: Mutex<Vec<(&'static str, u64)>>,
 }
 
-struct Ticket {
-    number: u64,
+/// What is known of a call when it asks for its turn.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking<'a> {
+    pub(crate) class: Priority,
+    pub(crate) owner: &'a Owner,
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) estimate: Estimate,
+}
+
+/// What a ticket must know to be let go on.
+pub(crate) struct Waiter {
     attempt: Attempt,
     /// The fleet of the config the call came in with. Only it may choose for this ticket: instances are numbered
     /// anew by every config.
     fleet: Arc<dyn Choose>,
+    tokens: Tokens,
     called: oneshot::Sender<Called>,
 }
 
 /// What a ticket waits for.
 #[derive(Debug)]
 pub(crate) enum Called {
-    /// A slot was taken in its name.
-    Slot(InstanceId, Permit),
-    /// Nobody is left who could serve it.
-    Down(Option<std::time::Duration>),
+    /// It may go on.
+    Go(Box<Granted>),
+    /// It may not.
+    Refused(Refused),
+}
+
+/// The right to go on: everything that was taken for a call.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) instance: InstanceId,
+    pub(crate) permit: Permit,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) charge: Charge,
+    pub(crate) seen: Sight,
+}
+
+/// The instances that were looked at.
+pub(crate) type Sight = SmallVec<[Seen; 4]>;
+
+/// Why a call is not let go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Nobody is left who could serve it; perhaps after so long.
+    Down(Option<Duration>),
+    /// It is too large for every instance; the largest takes so many tokens.
+    TooLarge(Tokens),
+    /// It is too large for its tenant's quota, which is at most so many tokens.
+    BeyondQuota(Tokens),
+    /// The line is full.
+    Full(Duration),
+    /// Its tenant has too much waiting.
+    TenantFull(Duration),
+    /// It would be too late: those ahead of it take so long.
+    Hopeless(Duration),
+    /// More deserving ones took its place.
+    PushedOut(Duration),
+    /// Its deadline passed.
+    Late,
+}
+
+/// What came of asking.
+pub(crate) enum Answer {
+    Go(Box<Granted>),
+    Wait(Place),
+    Refused(Refused),
 }
 
 /// A place in the line. Dropping it leaves the line.
 pub(crate) struct Place {
     queue: Arc<Queue>,
-    number: u64,
+    quotas: Arc<Quotas>,
+    name: Name,
     pub(crate) called: oneshot::Receiver<Called>,
+    /// How many were ahead of it, and how long they were thought to take.
+    pub(crate) ahead: (usize, Option<Duration>),
 }
-
-// === impl State ===
-
-impl State {
-    /// The queue of a deployment.
-    pub(crate) fn queue(&self, deployment: &Deployment) -> Arc<Queue> {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(Arc::clone(&deployment.label)).or_default())
-    }
-
-    /// Looks after everybody who waits, in queues of models that are gone from the config too: a slot may have become
-    /// free without anybody giving one back (an instance came back, a limit was raised).
-    pub fn tend(&self) {
-        let queues: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        queues.iter().for_each(|queue| queue.pump());
-    }
-
-    /// Forgets queues of deployments that are gone and have nobody waiting.
-    pub(crate) fn retain(&self, known: impl Fn(&str) -> bool) {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.retain(|label, queue| known(label) || queue.waiting() > 0);
-    }
-}
-
-// === impl Queue ===
 
 impl Queue {
+    pub(crate) fn new(id: usize, label: Arc<str>, rules: Rules) -> Self {
+        Self {
+            id,
+            label,
+            books: Mutex::new(Books::new(rules)),
+            waiting: AtomicUsize::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Tickets waiting.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Joins the line; `None` when `max` wait already.
-    pub(crate) fn join(self: &Arc<Self>, fleet: Arc<dyn Choose>, attempt: Attempt, max: usize) -> Option<Place> {
-        let mut tickets = self.lock();
-        if tickets.line.len() >= max {
-            return None;
-        }
-        let number = tickets.next;
-        tickets.next += 1;
-        let (called, waits) = oneshot::channel();
-        tickets.line.push_back(Ticket { number, attempt, fleet, called });
-        self.waiting.store(tickets.line.len(), Ordering::Release);
-        Some(Place { queue: Arc::clone(self), number, called: waits })
+    /// How large a call is thought to be.
+    pub(crate) fn estimate(&self, tenant: &TenantId, attempt: &Attempt) -> Estimate {
+        self.books().estimate(tenant, &attempt.call)
     }
 
-    /// Hands free slots to those who wait for them, in order.
-    pub(crate) fn pump(&self) {
+    /// A slot at once if nobody waits and one is free; else a place in the line, or a refusal. `age` is the call's
+    /// place from an earlier round, if it had one.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        fleet: &Arc<impl Choose>,
+        quotas: &Arc<Quotas>,
+        age: &mut Option<Age>,
+        since: Moment,
+    ) -> Answer {
+        let now = clock::now();
+        // Whoever comes while others wait waits behind them.
+        if self.waiting() == 0 {
+            match self.at_once(asking, &**fleet, quotas, now) {
+                Some(Ok(granted)) => return Answer::Go(Box::new(granted)),
+                Some(Err(refused)) => return Answer::Refused(refused),
+                None => {}
+            }
+        }
+        let (called, waits) = oneshot::channel();
+        let waiter = Waiter {
+            attempt: asking.attempt.clone(),
+            fleet: Arc::clone(fleet) as Arc<dyn Choose>,
+            tokens: asking.estimate.occupies(),
+            called,
+        };
+        let joined = self.books().join(asking, waiter, age, since, now);
+        let (name, ahead, pushed_out) = match joined {
+            Ok(joined) => joined,
+            Err(refused) => {
+                self.count(&self.counts.shed, asking.class);
+                return Answer::Refused(refused);
+            }
+        };
+        for (ticket, refused) in pushed_out {
+            self.count(&self.counts.pushed_out, ticket.class);
+            drop(ticket.waiter.called.send(Called::Refused(refused)));
+        }
+        let quotas = Arc::clone(quotas);
+        let place = Place { queue: Arc::clone(self), quotas, name, called: waits, ahead };
+        self.waiting.store(self.books().len(), Ordering::Release);
+        // A slot may have come free between the look and the joining.
+        self.pump(&place.quotas);
+        Answer::Wait(place)
+    }
+
+    /// What a call gets that does not have to wait; `None` if it has to.
+    fn at_once(
+        &self,
+        asking: &Asking<'_>,
+        fleet: &impl Choose,
+        quotas: &Arc<Quotas>,
+        now: Moment,
+    ) -> Option<Result<Granted, Refused>> {
+        use kernel::fleet::{Ask, Choice};
+        let tokens = asking.estimate.occupies();
+        let claim = match quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: tokens.0 }, now) {
+            Ok(claim) => claim,
+            Err(quota::Blocked::TooLarge(most)) => return Some(Err(Refused::BeyondQuota(Tokens(most)))),
+            Err(quota::Blocked::Spent | quota::Blocked::Lent) => return None,
+        };
+        let mut seen = Sight::new();
+        let ask = Ask { tenant: &asking.owner.tenant, tokens, insists: false };
+        let refused = match fleet.choose(asking.attempt, &ask, &mut |one| seen.push(one)) {
+            Choice::Taken(instance, permit) => {
+                let charge = self.books().pass(asking);
+                self.reason(&seen);
+                return Some(Ok(Granted { instance, permit, claim, charge, seen }));
+            }
+            Choice::Busy => None,
+            Choice::Down(after) => Some(Err(Refused::Down(after))),
+            Choice::TooLarge(most) => Some(Err(Refused::TooLarge(most))),
+        };
+        claim.into_iter().for_each(Claim::undo);
+        refused
+    }
+
+    /// Hands free slots to those whose turn it is.
+    pub(crate) fn pump(&self, quotas: &Arc<Quotas>) {
         while self.waiting() > 0 {
+            let called = {
+                let mut books = self.books();
+                let called = books.call(quotas, clock::now());
+                self.waiting.store(books.len(), Ordering::Release);
+                called
+            };
             let mut returned = false;
-            for (ticket, called) in self.call() {
+            // Sent outside the lock: a refused send frees a slot, which comes back here.
+            for (ticket, called) in called {
+                match &called {
+                    Called::Go(granted) => self.reason(&granted.seen),
+                    Called::Refused(Refused::Late) => self.count(&self.counts.expired, ticket.class),
+                    Called::Refused(_) => {}
+                }
                 // A client that has just left hands its slot back inside the error: somebody else may have it.
-                returned |= ticket.called.send(called).is_err();
+                if let Err(Called::Go(granted)) = ticket.waiter.called.send(called) {
+                    returned = true;
+                    self.settle(granted.charge, None);
+                }
             }
             if !returned {
                 return;
@@ -113,49 +259,82 @@ impl Queue {
         }
     }
 
-    /// Takes everybody out of the line who can go now. Sending is left to the caller, outside the lock: it may free
-    /// a slot, which would come back here.
-    fn call(&self) -> Vec<(Ticket, Called)> {
-        let mut tickets = self.lock();
-        let (mut called, mut at) = (Vec::new(), 0);
-        while let Some(ticket) = tickets.line.get(at) {
-            let outcome = match ticket.fleet.choose(&ticket.attempt) {
-                Choice::Taken(instance, permit) => Called::Slot(instance, permit),
-                Choice::Down(after) => Called::Down(after),
-                // Only one that may go anywhere can tell that nobody behind it can go either.
-                Choice::Busy if ticket.attempt.tried.is_empty() => break,
-                Choice::Busy => {
-                    at += 1;
-                    continue;
-                }
-            };
-            called.extend(tickets.line.remove(at).map(|ticket| (ticket, outcome)));
-        }
-        self.waiting.store(tickets.line.len(), Ordering::Release);
-        called
+    /// Corrects what a call was charged, when it is known what it cost; `None`: nothing after all.
+    pub(crate) fn settle(&self, charge: Charge, cost: Option<u64>) {
+        self.books().settle(charge, cost);
     }
 
-    fn leave(&self, number: u64) {
-        let mut tickets = self.lock();
-        if let Ok(at) = tickets.line.binary_search_by_key(&number, |ticket| ticket.number) {
-            tickets.line.remove(at);
-        }
-        self.waiting.store(tickets.line.len(), Ordering::Release);
+    /// Leaves a charge as it is: what the call cost will not be known.
+    pub(crate) fn keep(&self, charge: Charge) {
+        self.books().keep(charge);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Tickets> {
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Corrects what a call was charged by what the backend counted, and learns from it.
+    pub(crate) fn learn(&self, charge: Charge, tenant: &TenantId, attempt_bytes: usize, usage: &Usage) {
+        self.books().learn(charge, tenant, attempt_bytes, usage);
+    }
+
+    /// How long so many would take at the pace of the last ones.
+    pub(crate) fn retry_after(&self) -> Duration {
+        let books = self.books();
+        books.retry_after(books.len(), clock::now())
+    }
+
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        // Poisoned books may be off by one ticket; the calls in them still have to be answered.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, of: &[AtomicU64; 3], class: Priority) {
+        if let Some(count) = of.get(class.rank()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn reason(&self, seen: &Sight) {
+        let taken = seen.iter().find_map(|one| match one.verdict {
+            kernel::fleet::Verdict::Taken(reason) => Some(reason),
+            _ => None,
+        });
+        let Some(reason) = taken else { return };
+        let mut reasons = self.counts.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((reason, 1)),
+        }
+    }
+
+    fn leave(&self, name: &Name, quotas: &Arc<Quotas>) {
+        let mut books = self.books();
+        let gone = books.remove(name);
+        self.waiting.store(books.len(), Ordering::Release);
+        drop(books);
+        // Whoever stood behind it may go in its place.
+        if gone {
+            self.pump(quotas);
+        }
     }
 }
 
-impl std::fmt::Debug for Ticket {
+impl std::fmt::Debug for Waiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Waiter").field("tokens", &self.tokens).finish_non_exhaustive()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.queue.leave(self.number);
+        // What was sent and never taken goes back with it.
+        if let Ok(Called::Go(granted)) = self.called.try_recv() {
+            let Granted { permit, claim, charge, .. } = *granted;
+            drop((permit, claim));
+            self.queue.settle(charge, None);
+            self.queue.pump(&self.quotas);
+            return;
+        }
+        self.queue.leave(&self.name, &self.quotas);
     }
 }
+
+/// A ticket that was let go on or refused, and what it is told.
+type Told = (Ticket<Waiter>, Called);

@@ -4,49 +4,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::error::Kind;
-use kernel::fleet::{Choice, Choose, Roster};
-use kernel::settings::Findings;
-use kernel::sight::{Gauges, Sample};
-use kernel::{Attempt, Ctx, Error, InstanceId, Moment, Note, Origin, Permit, Placed, Reply, Result, Serve, Serving};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use kernel::explain::Decision;
+use kernel::fleet::{Choose, Roster};
+use kernel::{Attempt, Ctx, Error, Moment, Note, Origin, Placed, Priority, Reply, Result, Serve, Serving, Tokens};
 
-use crate::queue::{Called, Queue, State};
+use crate::clock;
+use crate::line::{Age, Owner};
+use crate::queue::{Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight};
+use crate::refusal;
+use crate::running::Victims;
+use crate::settings::Settings;
+use crate::state::{Shared, State};
+use crate::turn::{Turn, Verdict};
 
-/// What a client is told to wait when nothing better is known.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The `scheduling:` section.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Calls that may wait for a free slot, per model version; one more is refused with 503.
-    pub queue_max: u32,
-}
-
-/// Puts attempts on instances, one slot each.
+/// Puts attempts on instances: decides whose turn it is, and where.
 pub struct Scheduler<F> {
     fleet: Arc<F>,
     next: Arc<dyn Serve<Placed>>,
     /// By the deployment's index in the roster.
-    queues: Vec<(Arc<str>, Arc<Queue>)>,
-    queue_max: usize,
+    pub(crate) queues: Vec<Arc<Queue>>,
+    pub(crate) shared: Arc<Shared>,
+    preemption: bool,
+    preemptions_max: u32,
 }
 
-/// Passes a slot on when it is given back. Declared and dropped after the permit it belongs to.
-struct Turn(Arc<Queue>);
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { queue_max: 1024 }
-    }
+/// What a call has been through in this stage.
+#[derive(Debug, Default)]
+struct Past {
+    /// Its place in the order of arrival, once it has waited.
+    age: Option<Age>,
+    /// How often it was put back.
+    put_back: u32,
 }
 
-impl Settings {
-    /// What the schema cannot say.
-    pub fn validate(&self, path: &str, findings: &mut Findings) {
-        findings.require(self.queue_max <= 1_000_000, format!("{path}.queue_max"), "must be at most 1000000");
-    }
+/// What there is to tell about a decision.
+struct Sighting<'a> {
+    attempt: &'a Attempt,
+    estimate: Estimate,
+    waited: Duration,
+    joined: Option<(usize, Option<Duration>)>,
+    put_back: u32,
 }
 
 impl<F: Choose> Scheduler<F> {
@@ -58,53 +55,194 @@ impl<F: Choose> Scheduler<F> {
         roster: &Roster,
         next: Arc<dyn Serve<Placed>>,
     ) -> Self {
+        let shared = Arc::clone(&state.0);
         let mut deployments: Vec<_> = roster.models.values().flat_map(|model| &model.deployments).collect();
         deployments.sort_by_key(|deployment| deployment.index);
-        let queues: Vec<_> = deployments.iter().map(|d| (Arc::clone(&d.label), state.queue(d))).collect();
-        state.retain(|label| queues.iter().any(|(known, _)| &**known == label));
-        Self { fleet, next, queues, queue_max: settings.queue_max as usize }
+        let rules = Rules::new(settings);
+        let queues: Vec<_> = deployments.iter().map(|deployment| shared.queue(deployment, &rules)).collect();
+        for queue in &queues {
+            queue.books().set(rules.clone(), &fleet);
+        }
+        shared.retain(|label| queues.iter().any(|queue| &*queue.label == label));
+        shared.quotas.set(&settings.cohorts, &settings.quotas);
+        let (preemption, preemptions_max) = (settings.preemption, settings.preemptions_max);
+        Self { fleet, next, queues, shared, preemption, preemptions_max }
     }
 
-    async fn place(&self, ctx: &Ctx, attempt: Attempt) -> Result<Reply> {
-        let Some((_, queue)) = self.queues.get(attempt.deployment.index) else {
+    async fn place(&self, ctx: &Ctx, mut attempt: Attempt) -> Result<Reply> {
+        let Some(queue) = self.queues.get(attempt.deployment.index) else {
             return Err(Error::new(
                 Kind::Internal,
                 Origin::Gateway,
                 "A call was planned for a deployment that does not exist.",
             ));
         };
-        let (instance, permit) = self.slot(ctx, queue, &attempt).await?;
-        // Declared before the call goes on, so that it is dropped after everything that holds the permit.
-        let turn = Turn(Arc::clone(queue));
-        let reply = self.next.serve(ctx, Placed { attempt, instance, permit }).await?;
-        Ok(reply.holding(turn))
-    }
-
-    /// A free slot at once, or the first that comes free.
-    async fn slot(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &Attempt) -> Result<(InstanceId, Permit)> {
-        // Whoever comes while others wait waits behind them.
-        if queue.waiting() == 0 {
-            match self.fleet.choose(attempt) {
-                Choice::Taken(instance, permit) => return Ok((instance, permit)),
-                Choice::Down(after) => return Err(down(after)),
-                Choice::Busy => {}
+        let facts = ctx.facts();
+        let owner = Owner::new(facts.caller.tenant.clone(), facts.caller.key.clone(), &facts.caller.terms);
+        let mut past = Past::default();
+        loop {
+            let estimate = queue.estimate(&owner.tenant, &attempt);
+            let asking = Asking { class: facts.priority, owner: &owner, attempt: &attempt, estimate };
+            let granted = self.granted(ctx, queue, &asking, &mut past).await?;
+            match self.run(ctx, queue, &owner, attempt, estimate, granted, &past).await {
+                Ran::Answered(reply) => return Ok(reply),
+                Ran::Failed(error) => return Err(error),
+                Ran::PutBack(back) => {
+                    attempt = back;
+                    past.put_back += 1;
+                    queue.count(&queue.counts.put_back, facts.priority);
+                    ctx.note(Note::PutBack);
+                }
             }
         }
-        let since = Moment::now();
-        let mut place =
-            queue.join(self.fleet.clone(), attempt.clone(), self.queue_max).ok_or_else(|| full(self.queue_max))?;
-        // A slot may have come free between the look and the joining.
-        queue.pump();
-        let called = tokio::time::timeout(attempt.deadline.remaining(), &mut place.called).await;
-        let waited = Moment::now().since(since);
-        ctx.note(Note::Queued(waited));
-        match called {
-            Ok(Ok(Called::Slot(instance, permit))) => Ok((instance, permit)),
-            Ok(Ok(Called::Down(after))) => Err(down(after)),
-            Ok(Err(_)) => Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
-            Err(_) => Err(too_late(waited)),
+    }
+
+    /// The right to go on: at once, or when its turn has come.
+    async fn granted(&self, ctx: &Ctx, queue: &Arc<Queue>, asking: &Asking<'_>, past: &mut Past) -> Result<Granted> {
+        let since = clock::now();
+        let mut sighting = Sighting {
+            attempt: asking.attempt,
+            estimate: asking.estimate,
+            waited: Duration::ZERO,
+            joined: None,
+            put_back: past.put_back,
+        };
+        let answer = queue.ask(asking, &self.fleet, &self.shared.quotas, &mut past.age, ctx.facts().started);
+        let refused = match answer {
+            Answer::Go(granted) => {
+                self.remember(ctx, &sighting, Some(&granted.seen), None);
+                return Ok(*granted);
+            }
+            Answer::Refused(refused) => refused,
+            Answer::Wait(mut place) => {
+                sighting.joined = Some(place.ahead);
+                ctx.note(Note::Joined(u32::try_from(place.ahead.0).unwrap_or(u32::MAX), place.ahead.1));
+                self.make_way(queue, asking);
+                let left = asking.attempt.deadline.since(clock::now());
+                let called = tokio::time::timeout(left, &mut place.called).await;
+                sighting.waited = clock::now().since(since);
+                ctx.note(Note::Queued(sighting.waited));
+                match called {
+                    Ok(Ok(Called::Go(granted))) => {
+                        self.remember(ctx, &sighting, Some(&granted.seen), None);
+                        return Ok(*granted);
+                    }
+                    Ok(Ok(Called::Refused(refused))) => refused,
+                    Ok(Err(_)) => return Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
+                    Err(_) => {
+                        queue.count(&queue.counts.expired, asking.class);
+                        Refused::Late
+                    }
+                }
+            }
+        };
+        self.remember(ctx, &sighting, None, Some(refusal::word(refused)));
+        Err(refusal::error(refused, sighting.waited, queue.retry_after()))
+    }
+
+    /// A call has begun to wait: puts others back that may be, if that lets it go on.
+    fn make_way(&self, queue: &Queue, asking: &Asking<'_>) {
+        let Shared { running, quotas, .. } = &*self.shared;
+        if !self.preemption || running.is_empty() {
+            return;
+        }
+        let (tenant, class) = (&asking.owner.tenant, asking.class);
+        let tokens = asking.estimate.occupies().0;
+        let who = match quotas.would(tenant, class, tokens) {
+            // Its own is lent out: no slot would help before that is back.
+            Some(crate::quota::Blocked::Lent) => Victims::Quota { tokens, class, tenant },
+            Some(_) => return,
+            None => {
+                let within = quotas.covers(tenant, class) && quotas.within(tenant, class, tokens);
+                Victims::Slot { high: class == Priority::High, within }
+            }
+        };
+        running.put_back(queue.id, tenant, who, quotas);
+    }
+
+    /// Sends a placed call on, unless it is put back before anything of its answer is there.
+    async fn run(
+        &self,
+        ctx: &Ctx,
+        queue: &Arc<Queue>,
+        owner: &Owner,
+        attempt: Attempt,
+        estimate: Estimate,
+        granted: Granted,
+        past: &Past,
+    ) -> Ran {
+        let Granted { instance, permit, claim, charge, .. } = granted;
+        let class = ctx.facts().priority;
+        let may_go_back =
+            self.preemption && past.put_back < self.preemptions_max && (class == Priority::Low || claim.is_some());
+        let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
+        // Declared before the call goes on, so that it is dropped after everything that holds the permit.
+        let shares = permit.shares();
+        let mut turn = Turn::new(&self.shared, queue, ctx, charge, claim, shares, bytes);
+        let answered = if may_go_back {
+            let mut stop =
+                self.shared.running.enter(queue.id, (class, &owner.tenant), estimate.occupies().0, clock::now());
+            let kept = attempt.clone();
+            let mut serving = self.next.serve(ctx, Placed { attempt, instance, permit });
+            let answered = tokio::select! {
+                biased;
+                answered = &mut serving => Some(answered),
+                Ok(()) = &mut stop.told => None,
+            };
+            // Ends the call at the backend, and frees its slot, before its turn is over.
+            drop(serving);
+            match answered {
+                Some(answered) => answered,
+                None => {
+                    turn.ended(Verdict::Undone);
+                    return Ran::PutBack(kept);
+                }
+            }
+        } else {
+            self.next.serve(ctx, Placed { attempt, instance, permit }).await
+        };
+        match answered {
+            Ok(reply) => {
+                turn.ended(Verdict::Answered);
+                Ran::Answered(reply.holding(turn))
+            }
+            Err(error) => {
+                // Who ran into a time-out had the backend work for it.
+                turn.ended(if error.kind == Kind::UpstreamTimeout { Verdict::Answered } else { Verdict::Undone });
+                Ran::Failed(error)
+            }
         }
     }
+
+    fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Option<&Sight>, refused: Option<&'static str>) {
+        let facts = ctx.facts();
+        let joined = sighting.joined.map(|(ahead, wait)| (u32::try_from(ahead).unwrap_or(u32::MAX), wait));
+        let decision = Arc::new(Decision {
+            id: facts.id.clone(),
+            tenant: facts.caller.tenant.clone(),
+            at: clock::now(),
+            class: facts.priority,
+            estimate: (Tokens(sighting.estimate.input), Tokens(sighting.estimate.output)),
+            waited: sighting.waited,
+            joined,
+            put_back: sighting.put_back,
+            deployment: Arc::clone(&sighting.attempt.deployment),
+            seen: seen.cloned().unwrap_or_default(),
+            refused,
+        });
+        if facts.explain {
+            ctx.note(Note::Decided(Arc::clone(&decision)));
+        }
+        self.shared.memory.keep(decision);
+    }
+}
+
+/// How a placed call ended.
+enum Ran {
+    Answered(Reply),
+    Failed(Error),
+    /// More urgent work took its slot; the attempt is as it was.
+    PutBack(Attempt),
 }
 
 impl<F: Choose> Serve<Attempt> for Scheduler<F> {
@@ -113,50 +251,14 @@ impl<F: Choose> Serve<Attempt> for Scheduler<F> {
     }
 }
 
-impl<F: Choose> Gauges for Scheduler<F> {
-    fn show(&self, to: &mut dyn FnMut(Sample)) {
-        for (label, queue) in &self.queues {
-            let (model, version) = label.rsplit_once('@').unwrap_or((label, ""));
-            let labels = vec![("model", model.to_owned()), ("version", version.to_owned())];
-            to(Sample {
-                name: "sluice_queue_waiting",
-                help: "Calls waiting for a free slot.",
-                counter: false,
-                labels,
-                value: queue.waiting() as f64,
-            });
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.pump();
-    }
-}
-
-fn down(after: Option<Duration>) -> Error {
-    let error = Error::new(Kind::Unavailable, Origin::Gateway, "No instance of this model can be reached right now.");
-    error.after(after.unwrap_or(RETRY_AFTER))
-}
-
-fn full(max: usize) -> Error {
-    let message = format!("All slots of this model are busy and its queue is full ({max} calls wait).");
-    Error::new(Kind::Unavailable, Origin::Gateway, message).after(RETRY_AFTER)
-}
-
-fn too_late(waited: Duration) -> Error {
-    let message =
-        format!("All slots of this model were busy: the call waited {} ms, up to its deadline.", waited.as_millis());
-    Error::new(Kind::Waited, Origin::Gateway, message).after(RETRY_AFTER)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use kernel::fleet::Deployment;
-    use kernel::{Body, Call, Caller, Head, ModelName, Operation, Payload, Priority, RequestId, Slots, Version, ctx};
+    use kernel::fleet::{Ask, Choice, Deployment, Seen};
+    use kernel::{
+        Body, Call, Caller, Head, InstanceId, ModelName, Operation, Payload, RequestId, Room, Slots, Version, ctx,
+    };
 
     use super::*;
 
@@ -168,8 +270,10 @@ mod tests {
     }
 
     impl Choose for Fake {
-        fn choose(&self, _: &Attempt) -> Choice {
-            self.slots.try_take(u32::MAX).map_or(Choice::Busy, |permit| Choice::Taken(InstanceId(0), permit))
+        fn choose(&self, _: &Attempt, _: &Ask<'_>, _: &mut dyn FnMut(Seen)) -> Choice {
+            self.slots
+                .try_take(Room { ceiling: u32::MAX, tokens: 0 })
+                .map_or(Choice::Busy, |permit| Choice::Taken(InstanceId(0), permit))
         }
     }
 
@@ -192,6 +296,7 @@ mod tests {
             priority: Priority::Normal,
             started: Moment::now(),
             deadline: None,
+            explain: false,
         })
     }
 
@@ -202,9 +307,11 @@ mod tests {
             version: Version::new("v"),
             weight: 1,
             instances: vec![InstanceId(0)],
+            names: vec!["i".into()],
             label: "m@v".into(),
         };
-        let payload = Arc::new(Payload { bytes: bytes::Bytes::new(), model: 0..0, force_usage: None });
+        let payload =
+            Arc::new(Payload { bytes: bytes::Bytes::new(), model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None });
         let call = Call {
             model: ModelName::new("m"),
             operation: Operation::Chat,
@@ -212,6 +319,7 @@ mod tests {
             wants_usage: true,
             payload,
             affinity: None,
+            output_max: None,
             forward: Arc::new([]),
         };
         Attempt { call, deployment: Arc::new(deployment), tried: Vec::new(), deadline: Moment::now() + within }
@@ -231,10 +339,12 @@ mod tests {
             attempts_max: 1,
             retry_percent: 0,
             retry_min: 0,
+            priority: None,
         };
         roster.models.insert(ModelName::new("m"), Arc::new(model));
         let next: Arc<dyn Serve<Placed>> = fake.clone();
-        (Arc::new(Scheduler::new(&Settings { queue_max }, &State::default(), fake.clone(), &roster, next)), fake)
+        let settings = Settings { queue_max, ..Settings::default() };
+        (Arc::new(Scheduler::new(&settings, &State::default(), fake.clone(), &roster, next)), fake)
     }
 
     fn call(
@@ -256,7 +366,7 @@ mod tests {
             calls.push(call(&scheduler, id, LONG));
             tokio::task::yield_now().await;
         }
-        assert_eq!((fake.slots.busy(), scheduler.queues[0].1.waiting()), (1, 3));
+        assert_eq!((fake.slots.busy(), scheduler.queues[0].waiting()), (1, 3));
         fake.gate.add_permits(4);
         for call in calls {
             drop(call.await.unwrap().unwrap());
@@ -271,7 +381,7 @@ mod tests {
         let _running = (call(&scheduler, "a", LONG), call(&scheduler, "b", LONG));
         tokio::task::yield_now().await;
         let error = call(&scheduler, "c", LONG).await.unwrap().unwrap_err();
-        assert_eq!((error.kind, error.retry_after), (Kind::Unavailable, Some(RETRY_AFTER)));
+        assert_eq!((error.kind, error.retry_after), (Kind::Unavailable, Some(crate::queue::RETRY_MIN)));
     }
 
     #[tokio::test]
@@ -291,7 +401,7 @@ mod tests {
         tokio::task::yield_now().await;
         waiting.abort();
         assert!(waiting.await.is_err());
-        assert_eq!(scheduler.queues[0].1.waiting(), 0);
+        assert_eq!(scheduler.queues[0].waiting(), 0);
         running.abort();
         assert!(running.await.is_err());
         assert_eq!(fake.slots.busy(), 0);

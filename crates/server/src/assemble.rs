@@ -36,7 +36,7 @@ const FORWARD: &[&str] = &["traceparent", "tracestate", "openai-beta"];
 /// Builds the machine of a config.
 pub(crate) fn assemble(loaded: &Loaded, generation: u64, state: &State, pepper: Option<Pepper>) -> (Machine, Stages) {
     let config = &loaded.config;
-    let fleet = Arc::new(Fleet::new(&config.models, &state.fleet));
+    let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
     let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
@@ -45,7 +45,7 @@ pub(crate) fn assemble(loaded: &Loaded, generation: u64, state: &State, pepper: 
         version: format!("{generation}-{}", loaded.print).into(),
         core,
         roster,
-        directory: pepper.map(|pepper| Directory::new(&config.tenants, pepper)).unwrap_or_default(),
+        directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
         open: config.open(),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),

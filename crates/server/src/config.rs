@@ -9,9 +9,10 @@ use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
 use kernel::settings::{Findings, Millis};
 use models::ModelSettings;
+use models::settings::NodeSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tenancy::TenantSettings;
+use tenancy::{PlanSettings, TenantSettings};
 
 use crate::environment;
 
@@ -31,8 +32,12 @@ pub(crate) struct Config {
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
     pub(crate) models: Vec<ModelSettings>,
-    /// Waiting for free slots.
+    /// The machines that instances are on, and what they have.
+    pub(crate) nodes: Vec<NodeSettings>,
+    /// Who runs next, and who waits how long.
     pub(crate) scheduling: scheduling::Settings,
+    /// What tenants are promised.
+    pub(crate) plans: Vec<PlanSettings>,
     /// Who may call.
     pub(crate) tenants: Vec<TenantSettings>,
     /// Logs.
@@ -120,7 +125,9 @@ impl Config {
             "would serve everyone who can reach it without a key: add keys under `tenants`, or say `auth: none` if that is meant",
         );
         self.limits.validate("limits", findings);
-        self.scheduling.validate("scheduling", findings);
+        let tenants: Vec<&str> = self.tenants.iter().map(|tenant| tenant.id.as_str()).collect();
+        self.scheduling.validate("scheduling", &tenants, findings);
+        NodeSettings::validate_all(&self.nodes, &self.models, findings);
         findings.require(self.listen.threads != Some(0), "listen.threads", "must be at least 1");
         findings.require(!self.models.is_empty(), "models", "is empty: name at least one model");
         let mut names = HashSet::new();
@@ -132,9 +139,13 @@ impl Config {
                 format!("`{}` is listed twice", model.model_name),
             );
         }
+        let mut plans = HashSet::new();
+        for (i, plan) in self.plans.iter().enumerate() {
+            plan.validate(&format!("plans[{i}]"), &mut plans, findings);
+        }
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {
-            tenant.validate(&format!("tenants[{i}]"), &mut ids, findings);
+            tenant.validate(&format!("tenants[{i}]"), &self.plans, &mut ids, findings);
         }
         if let Some(tls) = &self.listen.tls {
             findings.require(tls.cert.exists(), "listen.tls.cert", format!("`{}` does not exist", tls.cert.display()));

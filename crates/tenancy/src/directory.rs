@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use kernel::settings::{Findings, Secret};
-use kernel::{Caller, KeyId, TenantId};
+use kernel::{Caller, KeyId, Priority, TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::Pepper;
 use crate::key::{self, KEY_MAX, KEY_MIN};
+use crate::plan;
+use crate::{Pepper, PlanSettings};
 
 /// One tenant.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -17,6 +18,9 @@ use crate::key::{self, KEY_MAX, KEY_MIN};
 pub struct TenantSettings {
     /// Its name in logs, metrics and bills.
     pub id: String,
+    /// What it is promised, by the plan's name under `plans`; default: everything, at a share of one.
+    #[serde(default)]
+    pub plan: Option<String>,
     /// Its keys.
     #[serde(default)]
     pub keys: Vec<KeySettings>,
@@ -34,6 +38,12 @@ pub struct KeySettings {
     /// The key itself, at least 16 characters; write it as `${VARIABLE}`.
     #[serde(default)]
     pub key: Option<Secret>,
+    /// How urgent calls with it are that do not say so themselves; never more than the plan's `priority_max`.
+    #[serde(default)]
+    pub priority: Option<Priority>,
+    /// Its share of what the tenant gets, relative to the tenant's other keys.
+    #[serde(default = "plan::one")]
+    pub weight: u32,
 }
 
 /// Finds the caller behind a key. Holds hashes only.
@@ -46,11 +56,15 @@ pub struct Directory {
 
 impl TenantSettings {
     /// What the schema cannot say.
-    pub fn validate(&self, path: &str, seen: &mut HashSet<String>, findings: &mut Findings) {
+    pub fn validate(&self, path: &str, plans: &[PlanSettings], seen: &mut HashSet<String>, findings: &mut Findings) {
         findings.require(!self.id.trim().is_empty(), format!("{path}.id"), "must not be empty");
         findings.require(seen.insert(self.id.clone()), format!("{path}.id"), format!("`{}` is listed twice", self.id));
+        if let Some(name) = self.plan.as_ref().filter(|name| !plans.iter().any(|plan| plan.name == **name)) {
+            findings.add(format!("{path}.plan"), format!("there is no plan `{name}` under `plans`"));
+        }
         for (i, key) in self.keys.iter().enumerate() {
             let path = format!("{path}.keys[{i}]");
+            plan::weight(key.weight, &path, findings);
             match (&key.hash, &key.key) {
                 (Some(_), Some(_)) => findings.add(format!("{path}.hash"), "give either `hash` or `key`, not both"),
                 (None, None) => findings.add(
@@ -77,12 +91,14 @@ impl TenantSettings {
 
 impl Directory {
     /// The directory of validated tenants.
-    pub fn new(tenants: &[TenantSettings], pepper: Pepper) -> Self {
+    pub fn new(tenants: &[TenantSettings], plans: &[PlanSettings], pepper: Pepper) -> Self {
         let mut directory = Self { pepper: None, entries: HashMap::new() };
         for tenant in tenants {
+            let plan = plans.iter().find(|plan| Some(&plan.name) == tenant.plan.as_ref());
             for settings in &tenant.keys {
                 if let Some((id, hash)) = directory_entry(settings, &pepper) {
-                    let caller = Caller { tenant: TenantId::new(tenant.id.as_str()), key: Some(id) };
+                    let terms = PlanSettings::terms(plan, settings);
+                    let caller = Caller { tenant: TenantId::new(tenant.id.as_str()), key: Some(id), terms };
                     directory.entries.entry(prefix(&hash)).or_default().push((hash, caller));
                 }
             }
@@ -135,19 +151,29 @@ mod tests {
             name: "k".into(),
             hash: hash.map(str::to_owned),
             key: key.map(Secret::new),
+            priority: None,
+            weight: 1,
         };
         let tenants = [
-            TenantSettings { id: "acme".into(), keys: vec![key(Some(&made.hash), None)] },
-            TenantSettings { id: "lab".into(), keys: vec![key(None, Some("a-key-from-somewhere-else"))] },
+            TenantSettings { id: "acme".into(), plan: None, keys: vec![key(Some(&made.hash), None)] },
+            TenantSettings {
+                id: "lab".into(),
+                plan: Some("free".into()),
+                keys: vec![key(None, Some("a-key-from-somewhere-else"))],
+            },
         ];
-        let directory = Directory::new(&tenants, pepper);
+        let plans: [PlanSettings; 1] =
+            [serde_json::from_str(r#"{"name":"free","priority_max":"low","weight":3}"#).unwrap()];
+        let directory = Directory::new(&tenants, &plans, pepper);
         let acme = directory.find(made.key.expose()).unwrap();
         assert_eq!((acme.tenant.as_str(), acme.key.as_ref()), ("acme", Some(&made.id)));
-        assert_eq!(directory.find("a-key-from-somewhere-else").unwrap().tenant.as_str(), "lab");
+        let lab = directory.find("a-key-from-somewhere-else").unwrap();
+        assert_eq!((lab.tenant.as_str(), lab.terms.priority_max, lab.terms.weight), ("lab", Priority::Low, 3));
+        assert_eq!(*acme.terms, kernel::Terms::default());
         assert!(directory.find("a-key-from-somewhere-els").is_none());
         assert!(directory.find("").is_none());
         assert!(directory.find(&"x".repeat(KEY_MAX + 1)).is_none());
-        let other = Directory::new(&tenants, Pepper::from_text("another"));
+        let other = Directory::new(&tenants, &[], Pepper::from_text("another"));
         assert!(other.find(made.key.expose()).is_none(), "a hash is worth nothing without its pepper");
     }
 }

@@ -1,9 +1,11 @@
-//! Tenants and their keys. Plans, limits, prices and the ledger have their place here; HTTP has not.
+//! Tenants, their keys and their plans. Limits, prices and the ledger have their place here; HTTP has not.
 
 pub mod directory;
 pub mod key;
 pub mod pepper;
+pub mod plan;
 
 pub use directory::{Directory, TenantSettings};
 pub use key::NewKey;
 pub use pepper::Pepper;
+pub use plan::PlanSettings;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use kernel::error::Kind;
-use kernel::{Error, Operation, Origin, Priority, Result, random};
+use kernel::{Caller, Error, Operation, Origin, Priority, Result, random};
 use wire::openai::request::Envelope;
 
 use super::said::Said;
@@ -136,8 +136,23 @@ pub(super) fn deadline(said: Option<&HeaderValue>) -> Result<Option<Duration>> {
 }
 
 /// `x-sluice-priority`.
-pub(super) fn priority(said: Option<&HeaderValue>) -> Result<Priority> {
-    let Some(value) = said else { return Ok(Priority::default()) };
+pub(super) fn priority(said: Option<&HeaderValue>) -> Result<Option<Priority>> {
+    let Some(value) = said else { return Ok(None) };
     let wrong = || Error::invalid(Some("x-sluice-priority"), "`x-sluice-priority` must be high, normal or low.");
-    value.to_str().ok().and_then(Priority::parse).ok_or_else(wrong)
+    value.to_str().ok().and_then(Priority::parse).map(Some).ok_or_else(wrong)
+}
+
+/// `x-sluice-explain`.
+pub(super) fn explain(said: Option<&HeaderValue>, caller: &Caller) -> Result<bool> {
+    match said.map(HeaderValue::as_bytes) {
+        None | Some(b"false") => Ok(false),
+        Some(b"true") if caller.terms.explain => Ok(true),
+        Some(b"true") => {
+            let message = "`x-sluice-explain` is not part of the tenant's plan.";
+            let mut error = Error::new(Kind::Forbidden, Origin::Caller, message);
+            error.field = Some("x-sluice-explain".into());
+            Err(error)
+        }
+        Some(_) => Err(Error::invalid(Some("x-sluice-explain"), "`x-sluice-explain` must be true or false.")),
+    }
 }

@@ -17,6 +17,7 @@ pub(super) struct Said<'a> {
     pub(super) tenant_id: Option<&'a HeaderValue>,
     pub(super) deadline: Option<&'a HeaderValue>,
     pub(super) priority: Option<&'a HeaderValue>,
+    pub(super) explain: Option<&'a HeaderValue>,
     /// Headers a backend may see.
     forward: Vec<(&'static str, Bytes)>,
 }
@@ -37,6 +38,7 @@ impl<'a> Said<'a> {
                 "x-tenant-id" => &mut said.tenant_id,
                 "x-sluice-deadline-ms" => &mut said.deadline,
                 "x-sluice-priority" => &mut said.priority,
+                "x-sluice-explain" => &mut said.explain,
                 other => {
                     let listed = forward.iter().find(|listed| **listed == other);
                     let seen = |name: &str| said.forward.iter().any(|(seen, _)| *seen == name);

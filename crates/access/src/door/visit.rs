@@ -108,6 +108,7 @@ impl Drop for Visit {
 
 impl Record {
     fn close(self, status: u16, outcome: Outcome) {
+        let priority = self.ctx.as_ref().map(|ctx| ctx.facts().priority);
         let journal = self.ctx.map(|ctx| ctx.close()).unwrap_or_default();
         let outcome = match (outcome, journal.broke) {
             (Outcome::Answered, Some(cause)) => Outcome::Failed(cause.into()),
@@ -124,6 +125,7 @@ impl Record {
             caller: self.caller,
             model: self.model,
             operation: self.operation,
+            priority,
             stream: self.stream,
             started: self.started,
             journal,

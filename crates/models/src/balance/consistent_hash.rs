@@ -2,7 +2,7 @@
 
 use kernel::{Kind, Moment, random, random::Random};
 
-use super::{Balance, Build, Candidate, least};
+use super::{Balance, Build, Candidate, Pick, Wanted, least};
 
 pub(super) const KIND: Kind<Build> = Kind {
     name: "consistent_hash",
@@ -17,9 +17,9 @@ pub(super) const KIND: Kind<Build> = Kind {
 struct Rendezvous(Random);
 
 impl Balance for Rendezvous {
-    fn pick(&self, candidates: &[Candidate], affinity: Option<u64>, _: Moment) -> usize {
-        let key = affinity.unwrap_or_else(|| self.0.next());
-        least(candidates, |candidate| {
+    fn pick(&self, candidates: &mut [Candidate], wanted: &Wanted<'_>, _: Moment) -> Pick {
+        let key = wanted.affinity.unwrap_or_else(|| self.0.next());
+        least(candidates, "session", |candidate| {
             let unit = ((random::mix(key ^ candidate.identity) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
             -unit.ln() / candidate.weight
         })
@@ -28,7 +28,7 @@ impl Balance for Rendezvous {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::candidates;
+    use super::super::tests::{candidates, pick};
     use super::*;
 
     #[test]
@@ -37,10 +37,7 @@ mod tests {
         let without: Vec<Candidate> = all.iter().copied().filter(|candidate| candidate.index != 2).collect();
         for session in 0..5_000u64 {
             let key = Some(random::mix(session));
-            let (before, after) = (
-                all[balance.pick(&all, key, Moment::now())].index,
-                without[balance.pick(&without, key, Moment::now())].index,
-            );
+            let (before, after) = (all[pick(&balance, &all, key)].index, without[pick(&balance, &without, key)].index);
             assert!(before == 2 || before == after);
         }
     }
@@ -48,9 +45,7 @@ mod tests {
     #[test]
     fn sessions_spread_by_weight() {
         let (balance, pool) = (Rendezvous(Random::seeded(1)), candidates(&[3.0, 1.0]));
-        let first = (0..20_000u64)
-            .filter(|session| balance.pick(&pool, Some(random::mix(*session)), Moment::now()) == 0)
-            .count();
+        let first = (0..20_000u64).filter(|session| pick(&balance, &pool, Some(random::mix(*session))) == 0).count();
         assert!((14_600..15_400).contains(&first), "{first} of 20000");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::{Kind, Moment};
 
-use super::{Balance, Build, Candidate, least_in_turn};
+use super::{Balance, Build, Candidate, Pick, Wanted, least_in_turn};
 
 pub(super) const KIND: Kind<Build> = Kind {
     name: "least_connections",
@@ -16,16 +16,18 @@ pub(super) const KIND: Kind<Build> = Kind {
 struct LeastConnections(AtomicUsize);
 
 impl Balance for LeastConnections {
-    fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
+    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
         let turn = self.0.fetch_add(1, Ordering::Relaxed);
         // Counting the call to come lets weight, and the trust that failures have cost, decide among the idle too.
-        least_in_turn(candidates, turn, |candidate| f64::from(candidate.busy + 1) / candidate.weight)
+        least_in_turn(candidates, turn, "least_connections", |candidate| {
+            f64::from(candidate.busy + 1) / candidate.weight
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::candidates;
+    use super::super::tests::{candidates, pick};
     use super::*;
 
     #[test]
@@ -33,10 +35,9 @@ mod tests {
         let mut pool = candidates(&[1.0, 2.0, 1.0]);
         (pool[0].busy, pool[1].busy, pool[2].busy) = (2, 3, 2);
         let balance = LeastConnections::default();
-        assert_eq!(balance.pick(&pool, None, Moment::now()), 1);
+        assert_eq!(pick(&balance, &pool, None), 1);
         let idle = candidates(&[1.0; 3]);
-        let picks: std::collections::HashSet<usize> =
-            (0..3).map(|_| balance.pick(&idle, None, Moment::now())).collect();
+        let picks: std::collections::HashSet<usize> = (0..3).map(|_| pick(&balance, &idle, None)).collect();
         assert_eq!(picks.len(), 3);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::{Kind, Moment};
 
-use super::{Balance, Build, Candidate, least_in_turn};
+use super::{Balance, Build, Candidate, Pick, Wanted, least_in_turn};
 
 pub(super) const KIND: Kind<Build> = Kind {
     name: "least_load",
@@ -16,12 +16,12 @@ pub(super) const KIND: Kind<Build> = Kind {
 struct LeastLoad(AtomicUsize);
 
 impl Balance for LeastLoad {
-    fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
+    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
         let turn = self.0.fetch_add(1, Ordering::Relaxed);
         // The call to come counts, so that weight and trust decide among the idle too.
         // Where only some have a limit, shares cannot be compared with counts: all go by weight then.
         let limited = candidates.iter().all(|candidate| candidate.limit.is_some());
-        least_in_turn(candidates, turn, |candidate| {
+        least_in_turn(candidates, turn, "least_load", |candidate| {
             let capacity = candidate.limit.filter(|_| limited).map_or(1.0, f64::from) * candidate.weight;
             f64::from(candidate.busy + 1) / capacity
         })
@@ -30,7 +30,7 @@ impl Balance for LeastLoad {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::candidates;
+    use super::super::tests::{candidates, pick};
     use super::*;
 
     #[test]
@@ -38,6 +38,6 @@ mod tests {
         let mut pool = candidates(&[1.0, 1.0]);
         (pool[0].busy, pool[0].limit) = (4, Some(8));
         (pool[1].busy, pool[1].limit) = (6, Some(64));
-        assert_eq!(LeastLoad::default().pick(&pool, None, Moment::now()), 1);
+        assert_eq!(pick(&LeastLoad::default(), &pool, None), 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use kernel::{Kind, Moment, random::Random};
 
-use super::{Balance, Build, Candidate};
+use super::{Balance, Build, Candidate, Pick, Wanted};
 
 pub(super) const KIND: Kind<Build> = Kind {
     name: "p2c_ewma",
@@ -14,23 +14,27 @@ pub(super) const KIND: Kind<Build> = Kind {
 struct PowerOfTwo(Random);
 
 impl Balance for PowerOfTwo {
-    fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
+    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
         let count = candidates.len();
         if count < 2 {
-            return 0;
+            return Pick { position: 0, reason: "alone" };
         }
         let first = self.0.below(count);
         let second = (first + 1 + self.0.below(count - 1)) % count;
-        let cost = |position: usize| {
-            candidates.get(position).map_or(f64::MAX, |c| c.micros * f64::from(c.busy + 1) / c.weight)
+        let mut cost = |position: usize| {
+            candidates.get_mut(position).map_or(f64::MAX, |c| {
+                c.score = c.micros * f64::from(c.busy + 1) / c.weight;
+                c.score
+            })
         };
-        if cost(second) < cost(first) { second } else { first }
+        let position = if cost(second) < cost(first) { second } else { first };
+        Pick { position, reason: "faster_of_two" }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::candidates;
+    use super::super::tests::{candidates, pick};
     use super::*;
 
     #[test]
@@ -38,7 +42,7 @@ mod tests {
         let mut pool = candidates(&[1.0, 1.0, 1.0, 1.0]);
         pool[0].micros = 500_000.0;
         let balance = PowerOfTwo(Random::seeded(3));
-        let slow = (0..10_000).filter(|_| balance.pick(&pool, None, Moment::now()) == 0).count();
+        let slow = (0..10_000).filter(|_| pick(&balance, &pool, None) == 0).count();
         assert_eq!(slow, 0, "with two distinct choices the slower one never wins");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kernel::{Kind, Moment};
 
-use super::{Balance, Build, Candidate};
+use super::{Balance, Build, Candidate, Pick, Wanted};
 
 pub(super) const KIND: Kind<Build> = Kind {
     name: "weighted_round_robin",
@@ -19,13 +19,14 @@ pub(super) const KIND: Kind<Build> = Kind {
 struct Smooth(Mutex<HashMap<usize, f64>>);
 
 impl Balance for Smooth {
-    fn pick(&self, candidates: &[Candidate], _: Option<u64>, _: Moment) -> usize {
+    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut total = 0.0;
         let mut best: Option<(usize, f64)> = None;
-        for (position, candidate) in candidates.iter().enumerate() {
+        for (position, candidate) in candidates.iter_mut().enumerate() {
             let value = current.entry(candidate.index).or_default();
             *value += candidate.weight;
+            candidate.score = -*value;
             total += candidate.weight;
             if best.is_none_or(|(_, highest)| *value > highest + 1e-9) {
                 best = Some((position, *value));
@@ -35,18 +36,18 @@ impl Balance for Smooth {
         if let Some(value) = candidates.get(position).and_then(|candidate| current.get_mut(&candidate.index)) {
             *value -= total;
         }
-        position
+        Pick { position, reason: "turn" }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::candidates;
+    use super::super::tests::{candidates, pick};
     use super::*;
 
     fn sequence(weights: &[f64], picks: usize) -> String {
         let (balance, candidates) = (Smooth::default(), candidates(weights));
-        let letter = |_| char::from(b'a' + u8::try_from(balance.pick(&candidates, None, Moment::now())).unwrap());
+        let letter = |_| char::from(b'a' + u8::try_from(pick(&balance, &candidates, None)).unwrap());
         (0..picks).map(letter).collect()
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kernel::call::Edit;
 use kernel::random;
-use kernel::{Call, Error, ModelName, Operation, Payload, Result};
+use kernel::{Call, Error, ModelName, Operation, Payload, Result, Tokens};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -37,7 +37,11 @@ pub struct Envelope {
 struct Fields<'a> {
     model: Option<&'a str>,
     messages: Option<&'a str>,
+    prompt: Option<&'a str>,
     input: Option<&'a str>,
+    tools: Option<&'a str>,
+    max_tokens: Option<&'a str>,
+    max_completion_tokens: Option<&'a str>,
     stream: Option<&'a str>,
     stream_options: Option<&'a str>,
     prompt_cache_key: Option<&'a str>,
@@ -52,7 +56,15 @@ struct Parsed<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     messages: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    max_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    max_completion_tokens: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -81,7 +93,11 @@ impl<'a> Fields<'a> {
             let field = match name {
                 "model" => &mut fields.model,
                 "messages" => &mut fields.messages,
+                "prompt" => &mut fields.prompt,
                 "input" => &mut fields.input,
+                "tools" => &mut fields.tools,
+                "max_tokens" => &mut fields.max_tokens,
+                "max_completion_tokens" => &mut fields.max_completion_tokens,
                 "stream" => &mut fields.stream,
                 "stream_options" => &mut fields.stream_options,
                 "prompt_cache_key" => &mut fields.prompt_cache_key,
@@ -101,7 +117,11 @@ impl<'a> Fields<'a> {
         Ok(Self {
             model: raw(parsed.model),
             messages: raw(parsed.messages),
+            prompt: raw(parsed.prompt),
             input: raw(parsed.input),
+            tools: raw(parsed.tools),
+            max_tokens: raw(parsed.max_tokens),
+            max_completion_tokens: raw(parsed.max_completion_tokens),
             stream: raw(parsed.stream),
             stream_options: raw(parsed.stream_options),
             prompt_cache_key: raw(parsed.prompt_cache_key),
@@ -127,12 +147,20 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
         let raw = fields.prompt_cache_key.filter(|text| *text != "null").or(fields.user);
         raw.filter(|text| text.starts_with('"')).map(|text| random::hash(text.as_bytes()))
     });
+    let place = |raw: Option<&str>| raw.map_or(0..0, |raw| json::place(text, raw));
+    let prompt = match envelope.operation {
+        Operation::Chat => fields.messages,
+        Operation::Completion => fields.prompt,
+        Operation::Embedding => fields.input,
+    };
+    let (prompt, tools) = (place(prompt), place(fields.tools));
     Ok(Call {
         model,
         operation: envelope.operation,
         stream,
         wants_usage,
-        payload: Arc::new(Payload { model: model_at, force_usage, bytes: body }),
+        output_max: output_max(&fields),
+        payload: Arc::new(Payload { model: model_at, prompt, tools, force_usage, bytes: body }),
         affinity,
         forward: envelope.forward,
     })
@@ -218,6 +246,12 @@ fn model(text: &str, raw: Option<&str>) -> Result<(ModelName, std::ops::Range<us
         1..=MODEL_NAME_MAX => Ok((ModelName::new(&*name), json::place(text, raw))),
         _ => Err(invalid("`model` is longer than 256 bytes.")),
     }
+}
+
+/// The most tokens the answer may have. What is no number is the backend's to judge.
+fn output_max(fields: &Fields<'_>) -> Option<Tokens> {
+    let number = |raw: Option<&str>| raw?.parse().ok().map(Tokens);
+    number(fields.max_completion_tokens).or_else(|| number(fields.max_tokens))
 }
 
 fn flag(field: &'static str, raw: Option<&str>) -> Result<bool> {
@@ -314,6 +348,16 @@ mod tests {
     #[test]
     fn escapes_in_the_model_name_are_read() {
         assert_eq!(chat(r#"{"mod\u0065l":"\u0061/b","messages":[]}"#).unwrap().model.as_str(), "a/b");
+    }
+
+    #[test]
+    fn the_size_of_a_call_is_read() {
+        let body = r#"{"model":"a","tools":[1],"messages":[ 2 ],"max_tokens":9,"max_completion_tokens":7}"#;
+        let call = chat(body).unwrap();
+        let at = |range: &std::ops::Range<usize>| &body[range.clone()];
+        assert_eq!((at(&call.payload.prompt), at(&call.payload.tools)), ("[ 2 ]", "[1]"));
+        assert_eq!(call.output_max, Some(Tokens(7)));
+        assert_eq!(chat(r#"{"model":"a","messages":[],"max_tokens":"x"}"#).unwrap().output_max, None);
     }
 
     #[test]

@@ -50,9 +50,15 @@ fn who_and_what(to: &mut Vec<u8>, receipt: &Receipt) {
         text(to, b",\"version\":\"", deployment.version.as_str());
         text(to, b",\"instance\":\"", instance);
     }
+    if let Some(class) = receipt.priority {
+        text(to, b",\"class\":\"", class.as_str());
+    }
     let stream: &[u8] = if receipt.stream { b",\"stream\":true" } else { b",\"stream\":false" };
     to.extend_from_slice(stream);
     number(to, b",\"attempts\":", receipt.journal.attempts.into());
+    if receipt.journal.put_back > 0 {
+        number(to, b",\"put_back\":", receipt.journal.put_back.into());
+    }
 }
 
 fn failures(to: &mut Vec<u8>, failures: &[(Option<std::sync::Arc<str>>, std::sync::Arc<str>)]) {

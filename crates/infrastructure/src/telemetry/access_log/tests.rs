@@ -32,6 +32,7 @@ fn bare() -> Receipt {
         caller: None,
         model: None,
         operation: None,
+        priority: None,
         stream: false,
         started: STARTED,
         journal: Journal::default(),
@@ -46,6 +47,7 @@ fn full() -> Receipt {
         version: Version::new("v1"),
         weight: 1,
         instances: Vec::new(),
+        names: Vec::new(),
         label: "demo@v1".into(),
     };
     let usage =
@@ -55,12 +57,18 @@ fn full() -> Receipt {
         path: "/v1/chat/completions".into(),
         status: 200,
         outcome: Outcome::Answered,
-        caller: Some(Caller { tenant: TenantId::new("acme"), key: Some(KeyId::new("yu0pcNQY")) }),
+        caller: Some(Caller {
+            tenant: TenantId::new("acme"),
+            key: Some(KeyId::new("yu0pcNQY")),
+            terms: Arc::default(),
+        }),
         model: Some(ModelName::new("demo")),
         operation: Some(Operation::Chat),
+        priority: Some(kernel::Priority::Low),
         stream: true,
         journal: Journal {
             queued: Duration::from_micros(12),
+            put_back: 1,
             attempts: 3,
             placed: Some((Arc::new(deployment), "10.0.0.6:8000".into())),
             failures: vec![(Some("10.0.0.5:8000".into()), "connect".into()), (None, "timeout".into())],
@@ -90,7 +98,9 @@ fn a_line_says_everything_a_receipt_knows() {
     let expected = json!({
         "ts": "2026-11-25T10:09:23.004Z", "id": "r-1", "method": "POST", "path": "/v1/chat/completions", "status": 200,
         "outcome": "answered", "tenant": "acme", "key": "yu0pcNQY", "operation": "chat", "model": "demo",
-        "version": "v1", "instance": "10.0.0.6:8000", "stream": true, "attempts": 3,
+        "version": "v1", "instance": "10.0.0.6:8000", "class": "low",
+            "stream": true, "attempts": 3,
+            "put_back": 1,
         "failures": [{"instance": "10.0.0.5:8000", "cause": "connect"}, {"cause": "timeout"}],
         "queue_ms": 0.012, "ttft_ms": 812.0, "took_ms": 1234.567,
         "tokens": {"input": 17, "cached": 4, "output": 64, "reasoning": 2, "estimated": true},

@@ -26,6 +26,28 @@ pub(super) const LATENCY_BOUNDS: [u64; 18] = [
     320_000_000,
 ];
 
+/// Upper bounds of the time that calls wait for their turn, in microseconds.
+pub(super) const DELAY_BOUNDS: [u64; 18] = [
+    50,
+    100,
+    250,
+    500,
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    10_000_000,
+    60_000_000,
+    300_000_000,
+];
+
 /// Counts of observations by upper bound; the last bucket is open.
 #[derive(Debug, Clone)]
 pub(super) struct Histogram {
@@ -39,6 +61,12 @@ impl Histogram {
     /// For latencies.
     pub(super) fn of_latencies() -> Self {
         Self { bounds: &LATENCY_BOUNDS, counts: [0; _], sum: 0 }
+    }
+
+    /// For the time calls wait for their turn.
+    pub(super) fn of_delays() -> Self {
+        const { assert!(DELAY_BOUNDS.len() <= LATENCY_BOUNDS.len(), "the counts have room for both") };
+        Self { bounds: &DELAY_BOUNDS, counts: [0; _], sum: 0 }
     }
 
     /// For the gaps between the pieces of streams.

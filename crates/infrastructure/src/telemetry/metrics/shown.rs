@@ -116,7 +116,18 @@ fn encode_tally(to: &mut DescriptorEncoder<'_>, tally: &Tally) -> fmt::Result {
     histograms(to, "sluice_inter_token_gap_seconds", "Between two pieces of a streamed answer.", &rows, |row| {
         &row.gap
     })?;
-    histograms(to, "sluice_queue_wait_seconds", "Waiting for a free slot.", &rows, |row| &row.queue)
+    let help = "From asking for a slot to having one, over all attempts of a call.";
+    let mut descriptor = to.encode_descriptor("sluice_scheduling_delay_seconds", help, None, MetricType::Histogram)?;
+    for ((model, class), delay) in tally.delays().into_iter().filter(|(_, delay)| delay.count() > 0) {
+        let labels: Labels = vec![("model", show(model)), ("class", class.as_str().to_owned())];
+        descriptor.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+            delay.sum(),
+            delay.count(),
+            &delay.buckets(),
+            None,
+        )?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Live {

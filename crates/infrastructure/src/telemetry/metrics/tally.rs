@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use kernel::{ModelName, Operation, Outcome, Receipt, TenantId, Tokens, Usage};
+use kernel::{ModelName, Operation, Outcome, Priority, Receipt, TenantId, Tokens, Usage};
 
 use super::histogram::Histogram;
 
@@ -24,6 +24,7 @@ pub(super) struct Alike {
     pub(super) tenant: Option<TenantId>,
     pub(super) model: Option<ModelName>,
     pub(super) operation: Option<Operation>,
+    pub(super) class: Option<Priority>,
     pub(super) status: u16,
     pub(super) outcome: &'static str,
 }
@@ -35,7 +36,7 @@ pub(super) struct Row {
     pub(super) tokens: Usage,
     pub(super) duration: Histogram,
     pub(super) first_token: Histogram,
-    pub(super) queue: Histogram,
+    pub(super) delay: Histogram,
     pub(super) gap: Histogram,
 }
 
@@ -65,6 +66,7 @@ impl Tally {
             tenant: receipt.caller.as_ref().map(|caller| caller.tenant.clone()),
             model: receipt.model.clone(),
             operation: receipt.operation,
+            class: receipt.priority,
             status: receipt.status,
             outcome: word(&receipt.outcome),
         };
@@ -82,9 +84,23 @@ impl Tally {
         }
     }
 
-    /// Requests, by all that tells them apart, in order.
-    pub(super) fn requests(&self) -> BTreeMap<&Alike, u64> {
-        self.rows.iter().map(|(alike, row)| (alike, row.requests)).collect()
+    /// Requests of every class together, by all else that tells them apart, in order.
+    pub(super) fn requests(&self) -> BTreeMap<Alike, u64> {
+        let mut sums = BTreeMap::new();
+        for (alike, row) in &self.rows {
+            *sums.entry(Alike { class: None, ..alike.clone() }).or_default() += row.requests;
+        }
+        sums
+    }
+
+    /// The time calls waited for their turn, by model and class.
+    pub(super) fn delays(&self) -> BTreeMap<(Option<&ModelName>, Priority), Histogram> {
+        let mut sums = BTreeMap::<_, Histogram>::new();
+        for (alike, row) in &self.rows {
+            let Some(class) = alike.class else { continue };
+            sums.entry((alike.model.as_ref(), class)).or_insert_with(Histogram::of_delays).merge(&row.delay);
+        }
+        sums
     }
 
     /// Tokens by tenant and model.
@@ -121,7 +137,7 @@ impl Row {
             tokens: Usage::default(),
             duration: latencies(),
             first_token: latencies(),
-            queue: latencies(),
+            delay: Histogram::of_delays(),
             gap: Histogram::of_gaps(),
         }
     }
@@ -137,7 +153,7 @@ impl Row {
             self.first_token.observe(first.since(receipt.started));
         }
         if journal.attempts > 0 || !journal.queued.is_zero() {
-            self.queue.observe(journal.queued);
+            self.delay.observe(journal.queued);
         }
         if let Some(gaps) = &journal.gaps {
             self.gap.add_gaps(gaps);
@@ -152,7 +168,7 @@ impl Row {
         add(&mut self.tokens, &other.tokens);
         self.duration.merge(&other.duration);
         self.first_token.merge(&other.first_token);
-        self.queue.merge(&other.queue);
+        self.delay.merge(&other.delay);
         self.gap.merge(&other.gap);
     }
 }

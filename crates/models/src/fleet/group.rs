@@ -1,0 +1,172 @@
+//! The instances of one deployment, and the step that chooses one of them.
+
+use std::sync::Arc;
+
+use kernel::fleet::{Ask, Choice, Seen, Verdict};
+use kernel::node::{Lack, Need};
+use kernel::{Attempt, InstanceId, Moment, Permit, Room, Tokens};
+use smallvec::SmallVec;
+
+use crate::balance::{Balance, Candidate, Wanted};
+use crate::health::Standing;
+use crate::instance::Instance;
+
+/// One version of a model, as calls are placed on it.
+pub(super) struct Group {
+    /// Tells it from other deployments; stable over reloads.
+    pub(super) label: u64,
+    pub(super) members: Vec<(InstanceId, Arc<Instance>)>,
+    pub(super) balance: Box<dyn Balance>,
+    pub(super) panic_percent: u32,
+}
+
+/// Room for the usual number of instances without an allocation.
+type Few<T> = SmallVec<[T; 8]>;
+
+impl Group {
+    /// Usable instances first; all of them when too few are usable; among those with room for the call, whom the
+    /// balance picks.
+    pub(super) fn choose(
+        &self,
+        attempt: &Attempt,
+        ask: &Ask<'_>,
+        now: Moment,
+        witness: &mut dyn FnMut(Seen),
+    ) -> Choice {
+        let looks: Few<(Standing, f64)> = self.members.iter().map(|(_, instance)| instance.look(now)).collect();
+        let usable = looks.iter().filter(|(standing, _)| *standing == Standing::Usable).count();
+        let panic = usable * 100 < self.panic_percent as usize * self.members.len();
+        let (mut open, mut largest) = (0usize, Some(0u64));
+        let mut candidates: Few<(Candidate, u32)> = Few::new();
+        for (index, ((standing, ramp), (id, instance))) in looks.into_iter().zip(&self.members).enumerate() {
+            largest = largest.zip(instance.vitals.slots.room()).map(|(a, b)| a.max(b));
+            let verdict = if attempt.tried.contains(id) {
+                Verdict::Tried
+            } else if standing == Standing::Usable || (panic && standing.is_doubt()) {
+                open += 1;
+                match self.room(instance, ramp, ask, now) {
+                    Ok(ceiling) => {
+                        candidates.push((candidate(index, instance, ramp, now), ceiling));
+                        continue;
+                    }
+                    Err(verdict) => verdict,
+                }
+            } else {
+                Verdict::Down(standing.as_str())
+            };
+            witness(seen(index, instance, f64::NAN, verdict));
+        }
+        if open == 0 {
+            let back = self.members.iter().map(|(_, one)| one.vitals.health.back_in(&one.rules, now)).min();
+            return Choice::Down(back.filter(|back| !back.is_zero()));
+        }
+        match self.take(candidates, attempt, ask, now, witness) {
+            Some((id, permit)) => Choice::Taken(id, permit),
+            None => match largest.filter(|largest| *largest < ask.tokens.0) {
+                Some(largest) => Choice::TooLarge(Tokens(largest)),
+                None => Choice::Busy,
+            },
+        }
+    }
+
+    /// Takes a slot of whom the balance picks; of the next best where somebody else was faster.
+    fn take(
+        &self,
+        mut candidates: Few<(Candidate, u32)>,
+        attempt: &Attempt,
+        ask: &Ask<'_>,
+        now: Moment,
+        witness: &mut dyn FnMut(Seen),
+    ) -> Option<(InstanceId, Permit)> {
+        let wanted = Wanted { affinity: attempt.call.affinity, tokens: ask.tokens, blocks: &[] };
+        let mut shown: Few<Candidate> = candidates.iter().map(|(candidate, _)| *candidate).collect();
+        while !shown.is_empty() {
+            let pick = self.balance.pick(&mut shown, &wanted, now);
+            let position = if pick.position < shown.len() { pick.position } else { 0 };
+            let chosen = shown.remove(position);
+            let (_, ceiling) = candidates.remove(position);
+            let (id, instance) = self.members.get(chosen.index)?;
+            match self.occupy(instance, ceiling, ask, now) {
+                Ok(permit) => {
+                    instance.vitals.health.chosen(&instance.rules, now);
+                    self.balance.placed(chosen.identity, &wanted, now);
+                    witness(seen(chosen.index, instance, chosen.score, Verdict::Taken(pick.reason)));
+                    for other in &shown {
+                        if let Some((_, instance)) = self.members.get(other.index) {
+                            witness(seen(other.index, instance, other.score, Verdict::Passed));
+                        }
+                    }
+                    return Some((*id, permit));
+                }
+                // Somebody else was faster: choose among the others.
+                Err(verdict) => witness(seen(chosen.index, instance, chosen.score, verdict)),
+            }
+        }
+        None
+    }
+
+    /// How many slots the instance may use, if it has room for the call.
+    fn room(&self, instance: &Instance, ramp: f64, ask: &Ask<'_>, now: Moment) -> Result<u32, Verdict> {
+        let slots = &instance.vitals.slots;
+        let limit = slots.limit().unwrap_or(u32::MAX);
+        let ceiling = if ramp >= 1.0 { limit } else { ((f64::from(limit) * ramp) as u32).max(1) };
+        if slots.busy() >= ceiling {
+            return Err(Verdict::Full);
+        }
+        if slots.room().is_some_and(|room| slots.tokens().saturating_add(ask.tokens.0) > room) {
+            return Err(Verdict::NoTokens);
+        }
+        match &instance.node {
+            Some(node) => match node.fits(&self.need(instance), now) {
+                Ok(()) => Ok(ceiling),
+                Err(lack) => {
+                    if ask.insists {
+                        node.promise(self.label, now);
+                    }
+                    Err(verdict(lack))
+                }
+            },
+            None => Ok(ceiling),
+        }
+    }
+
+    fn occupy(&self, instance: &Instance, ceiling: u32, ask: &Ask<'_>, now: Moment) -> Result<Permit, Verdict> {
+        let wants = Room { ceiling, tokens: ask.tokens.0 };
+        let permit = instance.vitals.slots.try_take(wants).ok_or(Verdict::Full)?;
+        match &instance.node {
+            Some(node) => Ok(permit.with(node.take(&self.need(instance), now).map_err(verdict)?)),
+            None => Ok(permit),
+        }
+    }
+
+    fn need<'a>(&self, instance: &'a Instance) -> Need<'a> {
+        Need { instance: instance.identity, standing: &instance.needs, each: &instance.call_needs, by: self.label }
+    }
+}
+
+/// The instance as the balance sees it.
+fn candidate(index: usize, instance: &Instance, ramp: f64, now: Moment) -> Candidate {
+    let share = (instance.vitals.health.considered() * ramp).max(0.01);
+    Candidate {
+        index,
+        identity: instance.identity,
+        weight: f64::from(instance.weight) * share,
+        busy: instance.vitals.slots.busy(),
+        limit: instance.vitals.slots.limit(),
+        micros: instance.vitals.timing.micros(now),
+        score: f64::NAN,
+    }
+}
+
+fn seen(index: usize, instance: &Instance, score: f64, verdict: Verdict) -> Seen {
+    let slots = &instance.vitals.slots;
+    let limit = slots.limit().unwrap_or(u32::MAX);
+    Seen { index: u32::try_from(index).unwrap_or(u32::MAX), busy: slots.busy(), limit, score, verdict }
+}
+
+fn verdict(lack: Lack) -> Verdict {
+    match lack {
+        Lack::Resources => Verdict::NoResources,
+        Lack::Promised => Verdict::Promised,
+    }
+}

@@ -1,0 +1,302 @@
+//! The order of those who wait for one deployment: classes, within a class tenants, within a tenant keys.
+//!
+//! Pure: no clock, no lock, no waking up. [`next`](Line::next) names who goes next; the caller finds out whether there
+//! is room and then takes the ticket, drops it, or passes it over. Which class is [`ranks`]' business, which tenant and
+//! key [`level`]'s.
+
+mod class;
+mod level;
+mod ranks;
+
+use kernel::{KeyId, Moment, Priority, TenantId, Terms};
+
+pub(crate) use self::class::Charge;
+use self::class::Class;
+#[cfg(test)]
+pub(crate) use self::ranks::AGED_EVERY;
+pub(crate) use self::ranks::Ranks;
+use crate::settings::Fairness;
+
+/// A place in the order of arrival: when the call came, and a number among those of the same moment. A call that comes
+/// back after a failed attempt keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Age {
+    pub(crate) since: Moment,
+    pub(crate) number: u64,
+}
+
+/// Whose ticket it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) tenant: TenantId,
+    pub(crate) key: Option<KeyId>,
+    /// The tenant's share and, within it, the key's.
+    pub(crate) weights: (u32, u32),
+}
+
+/// One who waits; `W` is whatever must be known to let it go on.
+#[derive(Debug)]
+pub(crate) struct Ticket<W> {
+    pub(crate) class: Priority,
+    pub(crate) owner: Owner,
+    pub(crate) age: Age,
+    /// What it is thought to cost, in [`Cost`] units.
+    pub(crate) cost: Cost,
+    /// Bytes it holds in memory while it waits.
+    pub(crate) bytes: u64,
+    pub(crate) waiter: W,
+}
+
+/// Service, in thousandths of an input token.
+pub(crate) type Cost = u64;
+
+/// Where a ticket stands. Valid until the line changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    class: Priority,
+    tenant: usize,
+    key: usize,
+}
+
+/// How to find a ticket again after the line has changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    pub(crate) class: Priority,
+    pub(crate) owner: Owner,
+    pub(crate) age: Age,
+}
+
+/// The line of one deployment.
+#[derive(Debug)]
+pub(crate) struct Line<W> {
+    classes: [Class<W>; 3],
+    ranks: Ranks,
+    fairness: Fairness,
+    numbers: u64,
+    /// Keys passed over until the end of this round.
+    aside: Vec<At>,
+}
+
+impl Owner {
+    pub(crate) fn new(tenant: TenantId, key: Option<KeyId>, terms: &Terms) -> Self {
+        Self { tenant, key, weights: (terms.weight.max(1), terms.key_weight.max(1)) }
+    }
+}
+
+impl<W> Line<W> {
+    pub(crate) fn new(ranks: Ranks, fairness: Fairness) -> Self {
+        Self { classes: Default::default(), ranks, fairness, numbers: 0, aside: Vec::new() }
+    }
+
+    /// Puts another config's rules in place; those who wait keep their places.
+    pub(crate) fn set(&mut self, ranks: Ranks, fairness: Fairness) {
+        self.ranks.set(ranks);
+        self.fairness = fairness;
+    }
+
+    /// Tickets waiting.
+    pub(crate) fn len(&self) -> usize {
+        self.classes.iter().map(Class::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes they hold.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.classes.iter().map(Class::bytes).sum()
+    }
+
+    /// Tickets waiting in a class, and tenants they belong to.
+    pub(crate) fn census(&self, class: Priority) -> (usize, usize) {
+        let class = self.class(class);
+        (class.len(), class.tenants_waiting())
+    }
+
+    /// The most urgent class that could be served, and its oldest ticket. The least of several goes first.
+    pub(crate) fn foremost(&self) -> (usize, Option<Age>) {
+        let of = |class: Priority| Some((class.rank(), Some(self.class(class).oldest()?)));
+        Priority::ALL.into_iter().find_map(of).unwrap_or((Priority::ALL.len(), None))
+    }
+
+    /// When the oldest ticket of a class came.
+    pub(crate) fn oldest(&self, class: Priority) -> Option<Moment> {
+        self.class(class).oldest().map(|age| age.since)
+    }
+
+    /// Tickets of one tenant, over all classes, and the bytes they hold.
+    pub(crate) fn of_tenant(&self, tenant: &TenantId) -> (usize, u64) {
+        let each = self.classes.iter().map(|class| class.of_tenant(tenant));
+        each.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+    }
+
+    /// A place in the order of arrival for a call that came at this moment.
+    pub(crate) fn age(&mut self, since: Moment) -> Age {
+        self.numbers += 1;
+        Age { since, number: self.numbers }
+    }
+
+    /// Joins the line.
+    pub(crate) fn push(&mut self, ticket: Ticket<W>) -> Name {
+        let name = Name { class: ticket.class, owner: ticket.owner.clone(), age: ticket.age };
+        self.class_mut(ticket.class).push(ticket);
+        name
+    }
+
+    /// How many tickets would be served before a new one of this owner, about: everybody of higher classes, and of its
+    /// own class as many of each tenant as it has waiting itself.
+    pub(crate) fn ahead(&self, class: Priority, tenant: &TenantId) -> usize {
+        let higher: usize = Priority::ALL.iter().filter(|other| **other > class).map(|c| self.class(*c).len()).sum();
+        let own = self.class(class);
+        let (mine, _) = own.of_tenant(tenant);
+        let others = (own.len() - mine).min(own.tenants_waiting().saturating_mul(mine + 1));
+        higher + mine + others
+    }
+
+    /// Who goes next.
+    pub(crate) fn next(&mut self, now: Moment) -> Option<At> {
+        let oldest = [Priority::High, Priority::Normal, Priority::Low].map(|class| self.class(class).oldest());
+        let class = self.ranks.next(oldest, now)?;
+        let (tenant, key) = self.class(class).first()?;
+        Some(At { class, tenant, key })
+    }
+
+    /// The ticket at a place.
+    pub(crate) fn at(&self, at: At) -> Option<&Ticket<W>> {
+        self.class(at.class).at(at.tenant, at.key)
+    }
+
+    /// Takes a ticket out to be served, and charges its tenant and key for it.
+    pub(crate) fn admit(&mut self, at: At, now: Moment) -> Option<(Ticket<W>, Charge)> {
+        let oldest = [Priority::High, Priority::Normal, Priority::Low].map(|class| self.class(class).oldest());
+        self.ranks.served(at.class, oldest, now);
+        let cost = self.at(at).map(|ticket| self.cost(ticket.cost))?;
+        let class = self.class_mut(at.class);
+        let charge = class.charge(at.tenant, at.key, cost)?;
+        let ticket = class.take(at.tenant, at.key)?;
+        Some((ticket, charge))
+    }
+
+    /// Takes a ticket out that will not be served.
+    pub(crate) fn discard(&mut self, at: At) -> Option<Ticket<W>> {
+        self.class_mut(at.class).take(at.tenant, at.key)
+    }
+
+    /// Passes over a key until [`resume`](Self::resume).
+    pub(crate) fn set_aside(&mut self, at: At) {
+        self.class_mut(at.class).hide(at.tenant, at.key);
+        self.aside.push(at);
+    }
+
+    /// Ends a round: everybody passed over stands where they stood.
+    pub(crate) fn resume(&mut self) {
+        for at in std::mem::take(&mut self.aside) {
+            self.class_mut(at.class).show(at.tenant, at.key);
+        }
+    }
+
+    /// Passes over a tenant of a class until [`unpark`](Self::unpark): it has used up its quota.
+    pub(crate) fn park(&mut self, at: At) {
+        self.class_mut(at.class).park(at.tenant);
+    }
+
+    /// Brings parked tenants back for whom `ready` says so. What they were not served meanwhile is not made up for:
+    /// it was their own quota that held them.
+    pub(crate) fn unpark(&mut self, mut ready: impl FnMut(Priority, &TenantId) -> bool) {
+        for class in Priority::ALL {
+            self.class_mut(class).unpark(|tenant| ready(class, tenant));
+        }
+    }
+
+    /// Whether anybody is parked.
+    pub(crate) fn has_parked(&self) -> bool {
+        self.classes.iter().any(Class::has_parked)
+    }
+
+    /// Takes a ticket out by its name: its client has left.
+    pub(crate) fn remove(&mut self, name: &Name) -> Option<Ticket<W>> {
+        self.class_mut(name.class).remove(&name.owner, name.age)
+    }
+
+    /// Charges a call that found a free slot without waiting.
+    pub(crate) fn pass(&mut self, class: Priority, owner: &Owner, cost: Cost) -> Charge {
+        let cost = self.cost(cost);
+        self.class_mut(class).pass(class, owner, cost)
+    }
+
+    /// Corrects a charge when the true cost is known. `None`: nothing was done for it after all.
+    pub(crate) fn settle(&mut self, charge: Charge, cost: Option<Cost>) {
+        let cost = cost.map_or(0, |cost| self.cost(cost));
+        self.class_mut(charge.class).settle(&charge, cost);
+    }
+
+    /// Leaves a charge as it is.
+    pub(crate) fn keep(&mut self, charge: Charge) {
+        let cost = charge.cost;
+        self.class_mut(charge.class).settle(&charge, cost);
+    }
+
+    /// Whom a newcomer may push out of a full line: the newest ticket of whoever has the most waiting for its share in
+    /// the lowest class, if that class is lower than the newcomer's, or its tenant has more waiting than the
+    /// newcomer's would have.
+    pub(crate) fn push_out(&mut self, class: Priority, owner: &Owner) -> Option<Ticket<W>> {
+        let lowest = Priority::ALL.into_iter().rev().find(|class| self.class(*class).len() > 0)?;
+        if lowest > class {
+            return None;
+        }
+        let mine = (lowest == class).then(|| (self.class(class).of_tenant(&owner.tenant).0 + 1, owner.weights.0));
+        self.class_mut(lowest).push_out(mine)
+    }
+
+    /// Forgets tenants and keys that have nothing waiting and nothing running and whose past no longer matters.
+    pub(crate) fn sweep(&mut self) {
+        self.classes.iter_mut().for_each(Class::sweep);
+    }
+
+    /// The greatest distance between the counters of two tenants who wait in a class, in [`Cost`] units by share.
+    pub(crate) fn gap(&self, class: Priority) -> Cost {
+        self.class(class).gap()
+    }
+
+    /// Shows every tenant waiting in a class: how many tickets, the bytes they hold, its counter.
+    pub(crate) fn show(&self, class: Priority, to: &mut dyn FnMut(&TenantId, usize, u64, Cost)) {
+        self.class(class).show_all(to);
+    }
+
+    /// Charges not settled yet.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> u32 {
+        self.classes.iter().map(Class::running).sum()
+    }
+
+    fn cost(&self, cost: Cost) -> Cost {
+        match self.fairness {
+            Fairness::Token => cost,
+            Fairness::Request => REQUEST,
+            // Nobody's counter moves, and equals go in the order they came.
+            Fairness::None => 0,
+        }
+    }
+
+    fn class(&self, class: Priority) -> &Class<W> {
+        let [high, normal, low] = &self.classes;
+        match class {
+            Priority::High => high,
+            Priority::Normal => normal,
+            Priority::Low => low,
+        }
+    }
+
+    fn class_mut(&mut self, class: Priority) -> &mut Class<W> {
+        let [high, normal, low] = &mut self.classes;
+        match class {
+            Priority::High => high,
+            Priority::Normal => normal,
+            Priority::Low => low,
+        }
+    }
+}
+
+/// What a request costs where tokens do not count: large enough that shares divide it well.
+const REQUEST: Cost = 1_000_000;

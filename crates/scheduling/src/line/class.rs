@@ -1,0 +1,288 @@
+//! One class: its tenants, their keys, and their tickets.
+
+use std::collections::BTreeMap;
+
+use kernel::{KeyId, Priority, TenantId};
+
+use super::level::Level;
+use super::{Age, Cost, Owner, Ticket};
+
+/// The tickets of one class, in two levels of fair turns.
+#[derive(Debug)]
+pub(super) struct Class<W> {
+    tenants: Level<TenantId, Tenant<W>>,
+    /// Every ticket in the order of arrival.
+    ages: std::collections::BTreeSet<Age>,
+    bytes: u64,
+    parked: usize,
+}
+
+/// A tenant's tickets.
+#[derive(Debug)]
+struct Tenant<W> {
+    keys: Level<Option<KeyId>, Key<W>>,
+    waiting: usize,
+    bytes: u64,
+    /// Its quota is used up.
+    parked: bool,
+}
+
+/// A key's tickets, the oldest first.
+#[derive(Debug)]
+struct Key<W>(BTreeMap<Age, Ticket<W>>);
+
+/// What was charged for a call that is being served; to be [settled](super::Line::settle) once.
+#[derive(Debug)]
+#[must_use = "a charge that is never settled keeps its tenant from being forgotten"]
+pub(crate) struct Charge {
+    pub(super) class: Priority,
+    tenant: usize,
+    key: usize,
+    /// What was charged, before it was divided by shares.
+    pub(super) cost: Cost,
+    /// Charged and lifted, at either level.
+    shares: [(Cost, Cost); 2],
+}
+
+impl<W> Default for Class<W> {
+    fn default() -> Self {
+        Self { tenants: Level::default(), ages: std::collections::BTreeSet::new(), bytes: 0, parked: 0 }
+    }
+}
+
+impl<W> Default for Tenant<W> {
+    fn default() -> Self {
+        Self { keys: Level::default(), waiting: 0, bytes: 0, parked: false }
+    }
+}
+
+impl<W> Default for Key<W> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<W> Class<W> {
+    pub(super) fn len(&self) -> usize {
+        self.ages.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn tenants_waiting(&self) -> usize {
+        self.tenants.waiting()
+    }
+
+    pub(super) fn of_tenant(&self, tenant: &TenantId) -> (usize, u64) {
+        let found = self.tenants.find(tenant).and_then(|at| self.tenants.get(at));
+        found.map_or((0, 0), |member| (member.inner.waiting, member.inner.bytes))
+    }
+
+    /// When the oldest ticket came, if anybody can be served.
+    pub(super) fn oldest(&self) -> Option<Age> {
+        (self.tenants.waiting() > 0).then(|| self.ages.first().copied()).flatten()
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
+        self.parked > 0
+    }
+
+    /// Who goes next: tenant and key.
+    pub(super) fn first(&self) -> Option<(usize, usize)> {
+        let tenant = self.tenants.first()?;
+        Some((tenant, self.tenants.get(tenant)?.inner.keys.first()?))
+    }
+
+    pub(super) fn at(&self, tenant: usize, key: usize) -> Option<&Ticket<W>> {
+        let key = self.tenants.get(tenant)?.inner.keys.get(key)?;
+        key.inner.0.first_key_value().map(|(_, ticket)| ticket)
+    }
+
+    pub(super) fn push(&mut self, ticket: Ticket<W>) {
+        let at = self.tenants.member(&ticket.owner.tenant, ticket.owner.weights.0);
+        self.ages.insert(ticket.age);
+        self.bytes += ticket.bytes;
+        let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner) else { return };
+        tenant.waiting += 1;
+        tenant.bytes += ticket.bytes;
+        let key = tenant.keys.member(&ticket.owner.key, ticket.owner.weights.1);
+        let age = ticket.age;
+        if let Some(member) = tenant.keys.get_mut(key) {
+            member.inner.0.insert(age, ticket);
+        }
+        match tenant.keys.stands(key) {
+            // An old call that has come back may be the oldest now.
+            true => tenant.keys.show(key, oldest(&tenant.keys, key).unwrap_or(age)),
+            false => tenant.keys.enter(key, age),
+        }
+        let parked = tenant.parked;
+        match self.tenants.stands(at) {
+            true => self.follow(at),
+            false if !parked => self.tenants.enter(at, age),
+            false => {}
+        }
+    }
+
+    /// Charges tenant and key.
+    pub(super) fn charge(&mut self, tenant: usize, key: usize, cost: Cost) -> Option<Charge> {
+        let above = self.tenants.charge(tenant, cost);
+        let below = self.tenants.get_mut(tenant)?.inner.keys.charge(key, cost);
+        let class = self.at(tenant, key)?.class;
+        Some(Charge { class, tenant, key, cost, shares: [above, below] })
+    }
+
+    /// Charges an owner whose call does not wait.
+    pub(super) fn pass(&mut self, class: Priority, owner: &Owner, cost: Cost) -> Charge {
+        let tenant = self.tenants.member(&owner.tenant, owner.weights.0);
+        let above = self.tenants.pass(tenant, cost);
+        let (key, below) = match self.tenants.get_mut(tenant) {
+            Some(member) => {
+                let key = member.inner.keys.member(&owner.key, owner.weights.1);
+                (key, member.inner.keys.pass(key, cost))
+            }
+            None => (0, (0, 0)),
+        };
+        Charge { class, tenant, key, cost, shares: [above, below] }
+    }
+
+    pub(super) fn settle(&mut self, charge: &Charge, cost: Cost) {
+        let [above, below] = charge.shares;
+        if let Some(tenant) = self.tenants.get_mut(charge.tenant) {
+            tenant.inner.keys.settle(charge.key, below, cost);
+        }
+        self.tenants.settle(charge.tenant, above, cost);
+    }
+
+    /// Takes the oldest ticket of a key out.
+    pub(super) fn take(&mut self, tenant: usize, key: usize) -> Option<Ticket<W>> {
+        let age = oldest(&self.tenants.get(tenant)?.inner.keys, key)?;
+        self.take_aged(tenant, key, age)
+    }
+
+    pub(super) fn remove(&mut self, owner: &Owner, age: Age) -> Option<Ticket<W>> {
+        let tenant = self.tenants.find(&owner.tenant)?;
+        let key = self.tenants.get(tenant)?.inner.keys.find(&owner.key)?;
+        self.take_aged(tenant, key, age)
+    }
+
+    fn take_aged(&mut self, at: usize, key: usize, age: Age) -> Option<Ticket<W>> {
+        let tenant = &mut self.tenants.get_mut(at)?.inner;
+        let ticket = tenant.keys.get_mut(key)?.inner.0.remove(&age)?;
+        tenant.waiting -= 1;
+        tenant.bytes -= ticket.bytes;
+        self.bytes -= ticket.bytes;
+        self.ages.remove(&age);
+        match oldest(&tenant.keys, key) {
+            Some(next) if tenant.keys.stands(key) => tenant.keys.show(key, next),
+            // Hidden: it comes back when the round is over.
+            Some(_) => {}
+            None => tenant.keys.leave(key),
+        }
+        match tenant.waiting {
+            0 => {
+                if std::mem::take(&mut tenant.parked) {
+                    self.parked -= 1;
+                }
+                self.tenants.leave(at);
+            }
+            _ => self.follow(at),
+        }
+        Some(ticket)
+    }
+
+    /// Brings a tenant's place in the line up to date with its keys.
+    fn follow(&mut self, at: usize) {
+        let Some(tenant) = self.tenants.get(at).map(|member| &member.inner) else { return };
+        let next = tenant.keys.first().and_then(|key| oldest(&tenant.keys, key));
+        match next {
+            Some(age) if !tenant.parked => self.tenants.show(at, age),
+            _ => self.tenants.hide(at),
+        }
+    }
+
+    /// Passes over a key for a moment.
+    pub(super) fn hide(&mut self, at: usize, key: usize) {
+        if let Some(tenant) = self.tenants.get_mut(at) {
+            tenant.inner.keys.hide(key);
+        }
+        self.follow(at);
+    }
+
+    pub(super) fn show(&mut self, at: usize, key: usize) {
+        if let Some(tenant) = self.tenants.get_mut(at)
+            && let Some(age) = oldest(&tenant.inner.keys, key)
+        {
+            tenant.inner.keys.show(key, age);
+        }
+        self.follow(at);
+    }
+
+    pub(super) fn park(&mut self, at: usize) {
+        if let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner)
+            && !std::mem::replace(&mut tenant.parked, true)
+        {
+            self.parked += 1;
+            self.tenants.leave(at);
+        }
+    }
+
+    pub(super) fn unpark(&mut self, mut ready: impl FnMut(&TenantId) -> bool) {
+        if self.parked == 0 {
+            return;
+        }
+        let parked = self.tenants.iter().filter(|(_, member)| member.inner.parked && ready(&member.key));
+        for at in parked.map(|(at, _)| at).collect::<Vec<_>>() {
+            self.parked -= 1;
+            let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner) else { continue };
+            tenant.parked = false;
+            if let Some(age) = tenant.keys.first().and_then(|key| oldest(&tenant.keys, key)) {
+                self.tenants.enter(at, age);
+            }
+        }
+    }
+
+    /// The newest ticket of whoever has the most waiting for its share; only if that is more than `than` (waiting,
+    /// share) has.
+    pub(super) fn push_out(&mut self, than: Option<(usize, u32)>) -> Option<Ticket<W>> {
+        let load = |waiting: usize, weight: u32| waiting as f64 / f64::from(weight.max(1));
+        let loads = self.tenants.iter().map(|(at, member)| (at, load(member.inner.waiting, member.weight())));
+        let (at, most) = loads.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        if than.is_some_and(|(waiting, weight)| load(waiting, weight) >= most) {
+            return None;
+        }
+        let keys = &self.tenants.get(at)?.inner.keys;
+        let (key, _) = keys.iter().max_by_key(|(_, member)| member.inner.0.len())?;
+        let age = *keys.get(key)?.inner.0.last_key_value()?.0;
+        self.take_aged(at, key, age)
+    }
+
+    pub(super) fn sweep(&mut self) {
+        for at in self.tenants.iter().map(|(at, _)| at).collect::<Vec<_>>() {
+            if let Some(tenant) = self.tenants.get_mut(at) {
+                tenant.inner.keys.sweep(|key| !key.0.is_empty());
+            }
+        }
+        self.tenants.sweep(|tenant| tenant.waiting > 0);
+    }
+
+    #[cfg(test)]
+    pub(super) fn running(&self) -> u32 {
+        self.tenants.iter().map(|(_, member)| member.running).sum()
+    }
+
+    pub(super) fn gap(&self) -> Cost {
+        self.tenants.gap()
+    }
+
+    pub(super) fn show_all(&self, to: &mut dyn FnMut(&TenantId, usize, u64, Cost)) {
+        for (_, member) in self.tenants.iter().filter(|(_, member)| member.inner.waiting > 0) {
+            to(&member.key, member.inner.waiting, member.inner.bytes, member.counter);
+        }
+    }
+}
+
+fn oldest<W>(keys: &Level<Option<KeyId>, Key<W>>, key: usize) -> Option<Age> {
+    keys.get(key)?.inner.0.first_key_value().map(|(age, _)| *age)
+}

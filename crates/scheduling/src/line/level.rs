@@ -1,0 +1,212 @@
+//! Fair turns among members of one level: the virtual token counter of Sheng et al. (OSDI 2024).
+//!
+//! Everybody has a counter of the service they got, divided by their share. Who has the least goes next. Whoever comes
+//! back after having had nothing to ask for is lifted to the least of those who wait, so that idleness saves nothing up.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use foldhash::fast::FixedState;
+use slab::Slab;
+
+use super::{Age, Cost};
+
+/// Members by key, and those among them who wait, in the order of their counters.
+#[derive(Debug)]
+pub(super) struct Level<K, M> {
+    members: Slab<Member<K, M>>,
+    index: HashMap<K, usize, FixedState>,
+    /// Counter, age of the oldest ticket, member.
+    line: BTreeSet<(Cost, Age, usize)>,
+    /// The counter of whoever left the line last.
+    left: Cost,
+}
+
+/// One tenant of a class, or one key of a tenant.
+#[derive(Debug)]
+pub(super) struct Member<K, M> {
+    pub(super) key: K,
+    /// Service so far, by share.
+    pub(super) counter: Cost,
+    /// By how much its counter was lifted in all.
+    pub(super) lifted: Cost,
+    weight: u32,
+    /// Its entry in the line.
+    place: Option<(Cost, Age)>,
+    /// Charges not settled yet.
+    pub(super) running: u32,
+    pub(super) inner: M,
+}
+
+impl<K, M> Default for Level<K, M> {
+    fn default() -> Self {
+        Self { members: Slab::new(), index: HashMap::default(), line: BTreeSet::new(), left: 0 }
+    }
+}
+
+impl<K, M> Member<K, M> {
+    pub(super) fn weight(&self) -> u32 {
+        self.weight
+    }
+}
+
+impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
+    /// The member of a key, made if it is new.
+    pub(super) fn member(&mut self, key: &K, weight: u32) -> usize {
+        let at = match self.index.get(key) {
+            Some(at) => *at,
+            None => {
+                let new = Member {
+                    key: key.clone(),
+                    counter: 0,
+                    lifted: 0,
+                    weight: 1,
+                    place: None,
+                    running: 0,
+                    inner: M::default(),
+                };
+                let at = self.members.insert(new);
+                self.index.insert(key.clone(), at);
+                at
+            }
+        };
+        if let Some(member) = self.members.get_mut(at) {
+            member.weight = weight.max(1);
+        }
+        at
+    }
+
+    pub(super) fn find(&self, key: &K) -> Option<usize> {
+        self.index.get(key).copied()
+    }
+
+    pub(super) fn get(&self, at: usize) -> Option<&Member<K, M>> {
+        self.members.get(at)
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut Member<K, M>> {
+        self.members.get_mut(at)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Member<K, M>)> {
+        self.members.iter()
+    }
+
+    /// Who goes next.
+    pub(super) fn first(&self) -> Option<usize> {
+        self.line.first().map(|(.., at)| *at)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// The greatest distance between the counters of two who wait.
+    pub(super) fn gap(&self) -> Cost {
+        self.line.first().zip(self.line.last()).map_or(0, |(least, most)| most.0 - least.0)
+    }
+
+    /// Enters the line, lifted to the least who waits (to whoever left last where nobody does).
+    pub(super) fn enter(&mut self, at: usize, age: Age) {
+        self.lift(at);
+        self.show(at, age);
+    }
+
+    /// Enters the line where it stood before: passed over for a moment, not gone.
+    pub(super) fn show(&mut self, at: usize, age: Age) {
+        let Some(member) = self.members.get_mut(at) else { return };
+        let place = (member.counter, age);
+        match member.place.replace(place) {
+            Some(same) if same == place => return,
+            Some((counter, age)) => drop(self.line.remove(&(counter, age, at))),
+            None => {}
+        }
+        self.line.insert((place.0, place.1, at));
+    }
+
+    /// Leaves the line for a moment.
+    pub(super) fn hide(&mut self, at: usize) {
+        if let Some((counter, age)) = self.members.get_mut(at).and_then(|member| member.place.take()) {
+            self.line.remove(&(counter, age, at));
+        }
+    }
+
+    /// Leaves the line: nothing left to ask for.
+    pub(super) fn leave(&mut self, at: usize) {
+        self.hide(at);
+        self.left = self.members.get(at).map_or(self.left, |member| member.counter);
+    }
+
+    pub(super) fn stands(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(|member| member.place.is_some())
+    }
+
+    /// Charges for service to come. Gives what was charged, by share, and how much it has been lifted until now.
+    pub(super) fn charge(&mut self, at: usize, cost: Cost) -> (Cost, Cost) {
+        let Some(member) = self.members.get_mut(at) else { return (0, 0) };
+        let share = cost / Cost::from(member.weight);
+        member.counter = member.counter.saturating_add(share);
+        member.running += 1;
+        let (lifted, place) = (member.lifted, member.place);
+        if let Some((_, age)) = place {
+            self.show(at, age);
+        }
+        (share, lifted)
+    }
+
+    /// The same for a member that got its turn without waiting: it comes and leaves.
+    pub(super) fn pass(&mut self, at: usize, cost: Cost) -> (Cost, Cost) {
+        let waits = self.stands(at);
+        if !waits {
+            self.lift(at);
+        }
+        let charged = self.charge(at, cost);
+        if !waits {
+            self.leave(at);
+        }
+        charged
+    }
+
+    /// Replaces a charge by the true cost. What is given back of a charge from before a lift does not undo the lift.
+    pub(super) fn settle(&mut self, at: usize, (share, lifted): (Cost, Cost), cost: Cost) {
+        let Some(member) = self.members.get_mut(at) else { return };
+        member.running = member.running.saturating_sub(1);
+        let cost = cost / Cost::from(member.weight);
+        if cost >= share {
+            member.counter = member.counter.saturating_add(cost - share);
+        } else {
+            let back = (share - cost).saturating_sub(member.lifted - lifted);
+            member.counter = member.counter.saturating_sub(back);
+        }
+        if let Some((_, age)) = member.place {
+            self.show(at, age);
+        }
+    }
+
+    /// Forgets members who ask for nothing and would be lifted anyway if they came back.
+    pub(super) fn sweep(&mut self, keep: impl Fn(&M) -> bool) {
+        let floor = self.floor();
+        let Self { members, index, .. } = self;
+        members.retain(|_, member| {
+            let stays = member.place.is_some() || member.running > 0 || member.counter > floor || keep(&member.inner);
+            if !stays {
+                index.remove(&member.key);
+            }
+            stays
+        });
+    }
+
+    fn floor(&self) -> Cost {
+        self.line.first().map_or(self.left, |(counter, ..)| *counter)
+    }
+
+    fn lift(&mut self, at: usize) {
+        let floor = self.floor();
+        if let Some(member) = self.members.get_mut(at) {
+            let by = floor.saturating_sub(member.counter);
+            member.counter += by;
+            member.lifted += by;
+        }
+    }
+}

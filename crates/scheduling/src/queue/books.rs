@@ -1,0 +1,268 @@
+//! What a queue keeps under its lock: the line, its bounds, its pace, and what calls turned out to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::fleet::{Ask, Choice, Choose};
+use kernel::{Call, Moment, Priority, TenantId, Tokens, Usage};
+
+use super::drain::Drain;
+use super::estimate::{Estimate, Estimator, cost};
+use super::{Asking, Called, Granted, Refused, Sight, Told, Waiter};
+use crate::line::{Age, Charge, Line, Name, Owner, Ranks, Ticket};
+use crate::quota::{self, Blocked, Claim, Quotas};
+use crate::settings::{Fairness, Settings, TokenWeights};
+
+/// What a queue goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    waiting_max: usize,
+    bytes_max: u64,
+    tenant_waiting_max: usize,
+    tenant_bytes_max: u64,
+    fairness: Fairness,
+    weights: TokenWeights,
+    aging: Duration,
+    reserved: [u32; 3],
+    shedding: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Books {
+    rules: Rules,
+    line: Line<Waiter>,
+    drain: Drain,
+    estimator: Estimator,
+    /// The fleet of the config in force, as a number: its tickets are the rule.
+    fleet: usize,
+    /// [`Quotas::returns`] when parked tenants were last looked at.
+    returns: u64,
+}
+
+/// Those who were pushed out for a newcomer, and what they are told.
+type PushedOut = Vec<(Ticket<Waiter>, Refused)>;
+
+impl Rules {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            waiting_max: settings.queue_max as usize,
+            bytes_max: settings.queue_bytes_max.bytes(),
+            tenant_waiting_max: settings.tenant_queue_max.map_or(usize::MAX, |max| max as usize),
+            tenant_bytes_max: settings.tenant_queue_bytes_max.map_or(u64::MAX, kernel::settings::Size::bytes),
+            fairness: settings.fairness,
+            weights: settings.token_weights,
+            aging: settings.aging_ms.duration(),
+            reserved: settings.reserved_percent.by_rank(),
+            shedding: settings.shedding,
+        }
+    }
+
+    fn ranks(&self) -> Ranks {
+        Ranks::new(self.aging, self.reserved)
+    }
+}
+
+impl Books {
+    pub(super) fn new(rules: Rules) -> Self {
+        let line = Line::new(rules.ranks(), rules.fairness);
+        let (drain, estimator) = (Drain::default(), Estimator::default());
+        Self { rules, line, drain, estimator, fleet: 0, returns: 0 }
+    }
+
+    /// Puts another config's rules and fleet in place.
+    pub(crate) fn set(&mut self, rules: Rules, fleet: &Arc<impl Choose>) {
+        self.line.set(rules.ranks(), rules.fairness);
+        self.rules = rules;
+        self.fleet = Arc::as_ptr(fleet).addr();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.line.len()
+    }
+
+    pub(crate) fn line(&self) -> &Line<Waiter> {
+        &self.line
+    }
+
+    pub(crate) fn estimate(&self, tenant: &TenantId, call: &Call) -> Estimate {
+        self.estimator.estimate(tenant, call)
+    }
+
+    pub(crate) fn retry_after(&self, ahead: usize, now: Moment) -> Duration {
+        self.drain.retry_after(ahead, now)
+    }
+
+    /// How long a newcomer of a class would wait.
+    pub(crate) fn wait(&self, class: Priority, now: Moment) -> Option<Duration> {
+        let ahead = self.line.ahead(class, &TenantId::new(""));
+        if ahead == 0 { Some(Duration::ZERO) } else { self.drain.estimate(ahead, now) }
+    }
+
+    /// Forgets what no longer matters, and looks at parked tenants again at the next chance: what held them may have
+    /// lapsed without anybody giving something back.
+    pub(crate) fn sweep(&mut self) {
+        self.line.sweep();
+        self.returns = u64::MAX;
+    }
+
+    /// Charges a call that did not have to wait.
+    pub(super) fn pass(&mut self, asking: &Asking<'_>) -> Charge {
+        self.line.pass(asking.class, asking.owner, asking.estimate.cost(&self.rules.weights))
+    }
+
+    pub(super) fn settle(&mut self, charge: Charge, cost: Option<u64>) {
+        self.line.settle(charge, cost);
+    }
+
+    pub(super) fn keep(&mut self, charge: Charge) {
+        self.line.keep(charge);
+    }
+
+    pub(super) fn learn(&mut self, charge: Charge, tenant: &TenantId, bytes: usize, usage: &Usage) {
+        self.estimator.learn(tenant, bytes, usage);
+        self.line.settle(charge, Some(cost(usage, &self.rules.weights)));
+    }
+
+    /// Joins the line, if there is room or room can be made.
+    pub(super) fn join(
+        &mut self,
+        asking: &Asking<'_>,
+        waiter: Waiter,
+        age: &mut Option<Age>,
+        since: Moment,
+        now: Moment,
+    ) -> Result<(Name, (usize, Option<Duration>), PushedOut), Refused> {
+        let (class, owner) = (asking.class, asking.owner);
+        let bytes = waiter.attempt.call.payload.bytes.len() as u64;
+        let ahead = self.line.ahead(class, &owner.tenant);
+        let wait = self.drain.estimate(ahead + 1, now);
+        let left = asking.attempt.deadline.since(now);
+        if self.rules.shedding
+            && let Some(wait) = wait.filter(|wait| *wait > left * 2)
+        {
+            return Err(Refused::Hopeless(wait));
+        }
+        let (waiting, held) = self.line.of_tenant(&owner.tenant);
+        if waiting >= self.rules.tenant_waiting_max || held + bytes > self.rules.tenant_bytes_max {
+            return Err(Refused::TenantFull(self.retry_after(waiting, now)));
+        }
+        let pushed_out = self.make_room(class, owner, bytes, now)?;
+        let age = *age.get_or_insert_with(|| self.line.age(since));
+        let cost = asking.estimate.cost(&self.rules.weights);
+        let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
+        self.drain.turned(0, self.line.len(), now);
+        Ok((name, (ahead, wait), pushed_out))
+    }
+
+    /// Makes room for one more, at the cost of less deserving ones.
+    fn make_room(&mut self, class: Priority, owner: &Owner, bytes: u64, now: Moment) -> Result<PushedOut, Refused> {
+        let mut out = Vec::new();
+        let full = |line: &Line<Waiter>| {
+            line.len() >= self.rules.waiting_max || (line.bytes() + bytes > self.rules.bytes_max && !line.is_empty())
+        };
+        while full(&self.line) {
+            let retry_after = self.drain.retry_after(self.line.len(), now);
+            match self.line.push_out(class, owner) {
+                Some(ticket) => out.push((ticket, Refused::PushedOut(retry_after))),
+                None => {
+                    // Nobody leaves for one who cannot come in.
+                    out.into_iter().for_each(|(ticket, _)| drop(self.line.push(ticket)));
+                    return Err(Refused::Full(retry_after));
+                }
+            }
+            if self.line.is_empty() {
+                break;
+            }
+        }
+        match self.rules.waiting_max {
+            0 => Err(Refused::Full(self.drain.retry_after(0, now))),
+            _ => Ok(out),
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) -> bool {
+        self.line.remove(name).is_some()
+    }
+
+    /// Takes everybody out of the line who can go now, or never can.
+    pub(super) fn call(&mut self, quotas: &Arc<Quotas>, now: Moment) -> Vec<Told> {
+        let (mut told, mut turns) = (Vec::new(), 0);
+        let returns = quotas.returns();
+        if self.line.has_parked() && returns != self.returns {
+            self.line.unpark(|_, _| true);
+        }
+        self.returns = returns;
+        // Fleets of earlier configs that have nothing free: there are rarely any.
+        let mut busy: Vec<usize> = Vec::new();
+        while let Some(at) = self.line.next(now) {
+            let Some(ticket) = self.line.at(at) else { break };
+            if ticket.waiter.called.is_closed() {
+                drop(self.line.discard(at));
+                continue;
+            }
+            let fleet = Arc::as_ptr(&ticket.waiter.fleet).addr();
+            let free_to_go = ticket.waiter.attempt.tried.is_empty();
+            if free_to_go && busy.contains(&fleet) {
+                self.line.set_aside(at);
+                continue;
+            }
+            match self.attempt(ticket, quotas, now) {
+                Try::Go(instance, permit, claim, seen) => {
+                    let Some((ticket, charge)) = self.line.admit(at, now) else { break };
+                    turns += 1;
+                    told.push((ticket, Called::Go(Box::new(Granted { instance, permit, claim, charge, seen }))));
+                }
+                Try::Refused(refused) => {
+                    let Some(ticket) = self.line.discard(at) else { break };
+                    told.push((ticket, Called::Refused(refused)));
+                }
+                Try::Parked => self.line.park(at),
+                // Only one that may go anywhere can tell that nobody behind it can go either: what is too large for
+                // what is free now is waited for, or small calls would keep large ones out for ever.
+                Try::Busy if free_to_go && fleet == self.fleet => break,
+                Try::Busy => {
+                    if free_to_go {
+                        busy.push(fleet);
+                    }
+                    self.line.set_aside(at);
+                }
+            }
+        }
+        self.line.resume();
+        self.drain.turned(turns, self.line.len(), now);
+        told
+    }
+
+    fn attempt(&self, ticket: &Ticket<Waiter>, quotas: &Arc<Quotas>, now: Moment) -> Try {
+        let waiter = &ticket.waiter;
+        if waiter.attempt.deadline <= now {
+            return Try::Refused(Refused::Late);
+        }
+        let tenant = &ticket.owner.tenant;
+        let claim = match quotas.take(tenant, ticket.class, quota::Need { tokens: waiter.tokens.0 }, now) {
+            Ok(claim) => claim,
+            Err(Blocked::TooLarge(most)) => return Try::Refused(Refused::BeyondQuota(Tokens(most))),
+            Err(Blocked::Spent | Blocked::Lent) => return Try::Parked,
+        };
+        let mut seen = Sight::new();
+        let insists = now.since(ticket.age.since) >= self.rules.aging;
+        let ask = Ask { tenant, tokens: waiter.tokens, insists };
+        let refused = match waiter.fleet.choose(&waiter.attempt, &ask, &mut |one| seen.push(one)) {
+            Choice::Taken(instance, permit) => return Try::Go(instance, permit, claim, seen),
+            Choice::Busy => Try::Busy,
+            Choice::Down(after) => Try::Refused(Refused::Down(after)),
+            Choice::TooLarge(most) => Try::Refused(Refused::TooLarge(most)),
+        };
+        claim.into_iter().for_each(Claim::undo);
+        refused
+    }
+}
+
+/// What came of trying to let a ticket go on.
+enum Try {
+    Go(kernel::InstanceId, kernel::Permit, Option<Claim>, Sight),
+    Refused(Refused),
+    /// Its tenant's quota is used up.
+    Parked,
+    Busy,
+}

@@ -1,0 +1,77 @@
+//! A call's turn, from its placement to the last byte of its answer.
+
+use std::sync::Arc;
+
+use kernel::Ctx;
+
+use crate::line::Charge;
+use crate::queue::Queue;
+use crate::quota::Claim;
+use crate::state::Shared;
+
+/// Held for as long as a call occupies a slot, and dropped after the permit: settles what the call cost, gives its
+/// quota back, and passes the slot on to whose turn it is next.
+pub(crate) struct Turn {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    ctx: Ctx,
+    charge: Option<Charge>,
+    claim: Option<Claim>,
+    /// Whether it held something that calls of other deployments may use as well.
+    shares: bool,
+    /// What the model read, in bytes.
+    bytes: usize,
+    verdict: Verdict,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its client left: what the backend did until then was done for it.
+    Abandoned,
+    /// It was answered, or the backend worked for it in vain.
+    Answered,
+    /// Nothing was done for it.
+    Undone,
+}
+
+impl Turn {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        queue: &Arc<Queue>,
+        ctx: &Ctx,
+        charge: Charge,
+        claim: Option<Claim>,
+        shares: bool,
+        bytes: usize,
+    ) -> Self {
+        let shares = shares || claim.is_some();
+        let (shared, queue, ctx) = (Arc::clone(shared), Arc::clone(queue), ctx.clone());
+        Self { shared, queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }
+    }
+
+    /// What became of the call; unless told, its client left.
+    pub(crate) fn ended(&mut self, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(charge) = self.charge.take() {
+            let usage = self.ctx.glance(|journal| journal.usage);
+            match usage.filter(|_| self.verdict != Verdict::Undone) {
+                Some(usage) => self.queue.learn(charge, &self.ctx.facts().caller.tenant, self.bytes, &usage),
+                None if self.verdict == Verdict::Undone => self.queue.settle(charge, None),
+                // Nobody counted: the estimate stands.
+                None => self.queue.keep(charge),
+            }
+        }
+        drop(self.claim.take());
+        if self.shares {
+            self.shared.pump_all();
+        } else {
+            self.queue.pump(&self.shared.quotas);
+        }
+    }
+}
