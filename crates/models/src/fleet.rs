@@ -1,6 +1,8 @@
 //! All instances of all models under one config, and the step that chooses among them.
 
 mod group;
+#[cfg(test)]
+mod nginx;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -16,18 +16,23 @@ pub(super) const KIND: Kind<Build> = Kind {
 /// Current weights by instance. Each pick adds everybody's weight to theirs, takes the highest, and sets it back by
 /// the total: so 5:1:1 gives a a b a c a a instead of a a a a a b c.
 #[derive(Debug, Default)]
-struct Smooth(Mutex<HashMap<usize, f64>>);
+pub(super) struct Smooth(Mutex<HashMap<usize, f64>>);
 
-impl Balance for Smooth {
-    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
+impl Smooth {
+    /// The position of whose turn it is among those of `candidates` that `may` be taken.
+    pub(super) fn next(&self, candidates: &mut [Candidate], may: impl Fn(&Candidate) -> bool) -> usize {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut total = 0.0;
         let mut best: Option<(usize, f64)> = None;
         for (position, candidate) in candidates.iter_mut().enumerate() {
+            if !may(candidate) {
+                continue;
+            }
             let value = current.entry(candidate.index).or_default();
             *value += candidate.weight;
             candidate.score = -*value;
             total += candidate.weight;
+            // Shares of weights do not add up exactly: a difference that small is none, and the first of equals wins.
             if best.is_none_or(|(_, highest)| *value > highest + 1e-9) {
                 best = Some((position, *value));
             }
@@ -36,7 +41,13 @@ impl Balance for Smooth {
         if let Some(value) = candidates.get(position).and_then(|candidate| current.get_mut(&candidate.index)) {
             *value -= total;
         }
-        Pick { position, reason: "turn" }
+        position
+    }
+}
+
+impl Balance for Smooth {
+    fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
+        Pick { position: self.next(candidates, |_| true), reason: "turn" }
     }
 }
 
