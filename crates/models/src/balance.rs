@@ -9,6 +9,8 @@ mod weighted_round_robin;
 
 use kernel::{Kind, Moment, Tokens};
 
+pub use crate::load::Told;
+
 /// What a choice may look at: one instance that is usable, untried and has room for the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
@@ -24,6 +26,8 @@ pub struct Candidate {
     pub limit: Option<u32>,
     /// How long it is thought to take, in microseconds.
     pub micros: f64,
+    /// What it said last of its load itself, if it was asked and has answered lately.
+    pub told: Option<Told>,
     /// Out: what the balance made of it, the least wins. For explanations.
     pub score: f64,
 }
@@ -116,6 +120,7 @@ mod tests {
             busy: 0,
             limit: None,
             micros: 1000.0,
+            told: None,
             score: f64::NAN,
         };
         weights.iter().enumerate().map(one).collect()

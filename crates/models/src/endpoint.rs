@@ -51,6 +51,12 @@ impl Endpoint {
         })
     }
 
+    /// The same host, and the same path, at another port.
+    pub fn at(&self, port: u16) -> Self {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
+        Self { port, authority: format!("{host}:{port}").into(), ..self.clone() }
+    }
+
     /// The path prefix without the version at its end: where a server keeps what is not part of its API.
     pub fn root(&self) -> &str {
         match self.prefix.rsplit_once('/') {
@@ -104,6 +110,13 @@ mod tests {
         assert_eq!(at("http://h"), (false, "h".into(), 80));
         assert_eq!(at("https://h"), (true, "h".into(), 443));
         assert_eq!(at("http://[::1]:8000/x"), (false, "::1".into(), 8000));
+    }
+
+    #[test]
+    fn another_port_of_the_same_host_keeps_everything_else() {
+        for (url, moved) in [("http://h:8000/v1", "http://h:8002/v1"), ("https://[::1]", "https://[::1]:8002")] {
+            assert_eq!(Endpoint::parse(url).unwrap().at(8002), Endpoint::parse(moved).unwrap());
+        }
     }
 
     #[test]

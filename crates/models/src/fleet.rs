@@ -23,6 +23,7 @@ use crate::balance;
 use crate::endpoint::Endpoint;
 use crate::health::{Standing, active};
 use crate::instance::{Instance, Timeouts, Vitals};
+use crate::load::{Sampling, Told, sampler};
 use crate::provider;
 use crate::settings::{InstanceSettings, ModelSettings, NodeSettings, VersionSettings};
 
@@ -43,7 +44,7 @@ pub struct Fleet {
     groups: Vec<Group>,
     nodes: Vec<Arc<Node>>,
     roster: Arc<Roster>,
-    /// Active checks; they end with the fleet.
+    /// Active checks and samplers; they end with the fleet.
     checks: Mutex<JoinSet<()>>,
 }
 
@@ -82,13 +83,16 @@ impl Fleet {
         Arc::clone(&self.roster)
     }
 
-    /// Starts the active checks on the running runtime. They end when the fleet is dropped.
+    /// Starts the active checks and the sampling of loads on the running runtime. They end when the fleet is dropped.
     pub fn watch(&self) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         for instance in &self.instances {
             match &instance.rules.path {
                 Some(path) => drop(checks.spawn(active::watch(Arc::clone(instance), path.clone()))),
                 None => instance.vitals.health.unchecked(),
+            }
+            if instance.load.is_some() {
+                checks.spawn(sampler::watch(Arc::clone(instance)));
             }
         }
         let swept = self.instances.clone();
@@ -211,6 +215,9 @@ impl Gauges for Fleet {
                 show("sluice_instance_kv_tokens", "Tokens its KV cache holds.", false, room as f64);
                 show("sluice_instance_kv_tokens_used", "Tokens reserved there by calls.", false, tokens as f64);
             }
+            for (name, help, value) in instance.told(now).iter().flat_map(Told::gauges) {
+                show(name, help, false, value);
+            }
             let mut labels = labels();
             labels.push(("standing", standing.as_str().to_owned()));
             to(Sample {
@@ -306,6 +313,7 @@ impl Builder<'_> {
         let endpoint = settings.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
         let limit = settings.max_concurrency.or(model.max_concurrency);
         let reach = model.reach(&version.version, settings, nth);
+        let load = Sampling::of(model, settings, endpoint.as_ref());
         let made = || Arc::new(Vitals::new(limit, endpoint.as_ref()));
         let vitals = self.known.vitals.get(&reach).and_then(Weak::upgrade).unwrap_or_else(made);
         vitals.slots.set_limit(limit);
@@ -332,6 +340,7 @@ impl Builder<'_> {
                 idle: model.idle_timeout_ms.duration(),
             },
             rules: model.health.clone(),
+            load,
             alone: version.instances.len() == 1,
             force_usage: model.force_usage,
             limits: (&model.pool).into(),

@@ -11,6 +11,7 @@ use kernel::{Amount, Moment, Node, Slots};
 use crate::connection::Inbound;
 use crate::endpoint::Endpoint;
 use crate::health::{Health, Standing};
+use crate::load::{Load, Sampling, Told};
 use crate::pool::{Limits, Pool};
 use crate::provider::Provider;
 use crate::settings::HealthSettings;
@@ -22,6 +23,7 @@ pub(crate) struct Vitals {
     pub(crate) slots: Slots,
     pub(crate) health: Health,
     pub(crate) timing: PeakEwma,
+    pub(crate) load: Load,
     /// `None` for the simulator, which is no process.
     pub(crate) pool: Option<Pool>,
     /// Whether it was said already that it refuses our credentials.
@@ -46,6 +48,8 @@ pub(crate) struct Instance {
     pub(crate) call_needs: Vec<Amount>,
     pub(crate) timeouts: Timeouts,
     pub(crate) rules: HealthSettings,
+    /// Where it tells its load, if it is to be asked.
+    pub(crate) load: Option<Sampling>,
     /// Whether its deployment has no other instance.
     pub(crate) alone: bool,
     pub(crate) force_usage: bool,
@@ -69,6 +73,7 @@ impl Vitals {
             slots: Slots::new(limit),
             health: Health::default(),
             timing: PeakEwma::new(),
+            load: Load::default(),
             pool: endpoint.map(|endpoint| Pool::new(endpoint.clone())),
             refuses_us: AtomicBool::new(false),
         }
@@ -83,6 +88,11 @@ impl Instance {
 
     pub(crate) fn standing(&self, now: Moment) -> Standing {
         self.vitals.health.standing(&self.rules, self.alone, now)
+    }
+
+    /// What it said last of its load, if it is asked and that is still worth anything.
+    pub(crate) fn told(&self, now: Moment) -> Option<Told> {
+        self.load.as_ref().and_then(|sampling| self.vitals.load.told(sampling.interval, now))
     }
 
     /// A call to it came to a good start.

@@ -14,6 +14,7 @@ pub mod settings;
 
 mod connection;
 mod instance;
+mod load;
 mod pool;
 mod timing;
 mod tls;

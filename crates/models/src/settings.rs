@@ -11,9 +11,11 @@ use crate::endpoint::Endpoint;
 use crate::{balance, provider};
 
 mod health;
+mod load;
 mod nodes;
 
 pub use health::{BreakerSettings, HealthSettings};
+pub use load::LoadSettings;
 pub use nodes::{Needs, NodeSettings};
 
 /// One model. The short form gives `endpoint` and has one version with one instance; the long form lists
@@ -68,6 +70,9 @@ pub struct ModelSettings {
     /// How instances are chosen.
     #[serde(default)]
     pub balance: BalanceName,
+    /// Asking the backends how busy they are; without it only Sluice's own calls are counted.
+    #[serde(default)]
+    pub load: Option<LoadSettings>,
     /// When an instance counts as down, and as up again.
     #[serde(default)]
     pub health: HealthSettings,
@@ -264,6 +269,7 @@ impl ModelSettings {
             first_byte_timeout_ms: None,
             idle_timeout_ms: default::idle_timeout_ms(),
             balance: BalanceName::default(),
+            load: None,
             health: HealthSettings::default(),
             retry: RetrySettings::default(),
             pool: PoolSettings::default(),
@@ -389,6 +395,7 @@ impl ModelSettings {
             findings.require(span.0 > 0, format!("{path}.{key}"), "must be at least 1");
         }
         self.health.validate(&format!("{path}.health"), findings);
+        self.load.iter().for_each(|load| load.validate(&format!("{path}.load"), findings));
         findings.require(self.retry.attempts_max > 0, format!("{path}.retry.attempts_max"), "must be at least 1");
     }
 

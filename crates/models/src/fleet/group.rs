@@ -154,6 +154,7 @@ fn candidate(index: usize, instance: &Instance, ramp: f64, now: Moment) -> Candi
         busy: instance.vitals.slots.busy(),
         limit: instance.vitals.slots.limit(),
         micros: instance.vitals.timing.micros(now),
+        told: instance.told(now),
         score: f64::NAN,
     }
 }

@@ -35,6 +35,9 @@ async fn check(endpoint: &Endpoint, path: &str, within: Duration) -> bool {
     matches!(asked, Ok(Some((200..=299, _))))
 }
 
+/// Bound: an answer to a question of ours. What is longer is cut just beyond it.
+pub(crate) const BODY_MAX: usize = 1 << 20;
+
 /// A plain GET on a connection of its own: status, and up to 1 MiB of body.
 pub(crate) async fn get(
     endpoint: &Endpoint,
@@ -42,7 +45,6 @@ pub(crate) async fn get(
     key: Option<&Secret>,
     within: Duration,
 ) -> Option<(u16, Vec<u8>)> {
-    const BODY_MAX: usize = 1 << 20;
     let connection = Connection::open(endpoint, within).await.ok()?;
     let mut request = http::Request::new(Outbound::empty());
     *request.uri_mut() = format!("{}{path}", endpoint.root()).parse().ok()?;
