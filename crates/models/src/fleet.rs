@@ -316,7 +316,11 @@ impl Builder<'_> {
         let load = Sampling::of(model, settings, endpoint.as_ref());
         let made = || Arc::new(Vitals::new(limit, endpoint.as_ref()));
         let vitals = self.known.vitals.get(&reach).and_then(Weak::upgrade).unwrap_or_else(made);
-        vitals.slots.set_limit(limit);
+        let found_out = model.adaptive.as_ref().map(|rules| vitals.adaptive.begin(rules));
+        if found_out.is_none() {
+            vitals.adaptive.forget();
+        }
+        vitals.slots.set_limit(found_out.or(limit));
         vitals.slots.set_room(settings.kv_tokens.or(model.kv_tokens));
         self.known.vitals.insert(reach, Arc::downgrade(&vitals));
         let upstream = version.upstream_model.clone().or_else(|| model.upstream_model.clone());
@@ -340,6 +344,7 @@ impl Builder<'_> {
                 idle: model.idle_timeout_ms.duration(),
             },
             rules: model.health.clone(),
+            adaptive: model.adaptive.clone(),
             load,
             alone: version.instances.len() == 1,
             force_usage: model.force_usage,
@@ -356,4 +361,60 @@ fn name_of(model: &ModelSettings, settings: &InstanceSettings, at: usize) -> Arc
     let endpoint = settings.endpoint.as_deref().and_then(|text| Endpoint::parse(text).ok());
     let named = settings.name.clone().or_else(|| endpoint.map(|endpoint| endpoint.authority.to_string()));
     named.unwrap_or_else(|| format!("{}-{at}", model.provider.0)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adaptive::Awaited;
+    use crate::settings::AdaptiveSettings;
+
+    fn fleet(state: &State, adaptive: Option<AdaptiveSettings>, max_concurrency: Option<u32>) -> Fleet {
+        let mut model = ModelSettings::short("m", Some("http://127.0.0.1:1".into()), "openai");
+        (model.adaptive, model.max_concurrency) = (adaptive, max_concurrency);
+        Fleet::new(&[model], &[], state)
+    }
+
+    fn slots(fleet: &Fleet) -> Option<f64> {
+        let mut found = None;
+        fleet.show(&mut |sample| {
+            if sample.name == "sluice_instance_slots" {
+                found = Some(sample.value);
+            }
+        });
+        found
+    }
+
+    #[test]
+    fn a_limit_found_out_survives_reloads_and_is_forgotten_when_one_is_given() {
+        let (state, rules) = (State::default(), AdaptiveSettings::default());
+        let first = fleet(&state, Some(rules.clone()), None);
+        assert_eq!(slots(&first), Some(16.0));
+        first.instances[0].failed("status_503", None);
+        assert_eq!(slots(&first), Some(12.0));
+        let second = fleet(&state, Some(AdaptiveSettings { initial: 100, ..rules.clone() }), None);
+        assert_eq!(slots(&second), Some(12.0));
+        let third = fleet(&state, Some(AdaptiveSettings { min: 14, ..rules.clone() }), None);
+        assert_eq!(slots(&third), Some(14.0), "new bounds hold at once");
+        let given = fleet(&state, None, Some(3));
+        // A call of an older config ends.
+        second.instances[0].succeeded(Awaited::FirstPiece, Duration::from_millis(5), Moment::now());
+        assert_eq!(slots(&given), Some(3.0));
+        assert_eq!(slots(&fleet(&state, None, None)), None);
+        assert_eq!(slots(&fleet(&state, Some(rules), None)), Some(16.0));
+    }
+
+    #[test]
+    fn quick_answers_under_full_use_let_more_calls_in() {
+        let fleet = fleet(&State::default(), Some(AdaptiveSettings::default()), None);
+        let instance = &fleet.instances[0];
+        let (mut now, mut permits) = (Moment::from_micros(1_000_000_000), Vec::new());
+        for _ in 0..400 {
+            let room = kernel::Room { ceiling: u32::MAX, tokens: 0 };
+            permits.extend(std::iter::from_fn(|| instance.vitals.slots.try_take(room)));
+            now = now + Duration::from_millis(100);
+            instance.succeeded(Awaited::FirstPiece, Duration::from_millis(50), now);
+        }
+        assert!(slots(&fleet).unwrap() > 30.0, "{:?}", slots(&fleet));
+    }
 }

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use kernel::fleet::Deployment;
 use kernel::{Amount, Moment, Node, Slots};
 
+use crate::adaptive::{Adaptive, Awaited};
 use crate::connection::Inbound;
 use crate::endpoint::Endpoint;
 use crate::health::{Health, Standing};
 use crate::load::{Load, Sampling, Told};
 use crate::pool::{Limits, Pool};
 use crate::provider::Provider;
-use crate::settings::HealthSettings;
+use crate::settings::{AdaptiveSettings, HealthSettings};
 use crate::timing::PeakEwma;
 
 /// What is known of an instance whatever the config says: who uses it, how it fares, who is connected.
@@ -24,6 +25,7 @@ pub(crate) struct Vitals {
     pub(crate) health: Health,
     pub(crate) timing: PeakEwma,
     pub(crate) load: Load,
+    pub(crate) adaptive: Adaptive,
     /// `None` for the simulator, which is no process.
     pub(crate) pool: Option<Pool>,
     /// Whether it was said already that it refuses our credentials.
@@ -48,6 +50,8 @@ pub(crate) struct Instance {
     pub(crate) call_needs: Vec<Amount>,
     pub(crate) timeouts: Timeouts,
     pub(crate) rules: HealthSettings,
+    /// How its limit is found out, if it is.
+    pub(crate) adaptive: Option<AdaptiveSettings>,
     /// Where it tells its load, if it is to be asked.
     pub(crate) load: Option<Sampling>,
     /// Whether its deployment has no other instance.
@@ -74,6 +78,7 @@ impl Vitals {
             health: Health::default(),
             timing: PeakEwma::new(),
             load: Load::default(),
+            adaptive: Adaptive::default(),
             pool: endpoint.map(|endpoint| Pool::new(endpoint.clone())),
             refuses_us: AtomicBool::new(false),
         }
@@ -95,8 +100,11 @@ impl Instance {
         self.load.as_ref().and_then(|sampling| self.vitals.load.told(sampling.interval, now))
     }
 
-    /// A call to it came to a good start.
-    pub(crate) fn succeeded(&self, took: Duration, now: Moment) {
+    /// A call to it came to a good start, after so long.
+    pub(crate) fn succeeded(&self, awaited: Awaited, took: Duration, now: Moment) {
+        if let Some(rules) = &self.adaptive {
+            self.vitals.adaptive.succeeded(rules, &self.vitals.slots, (awaited, took), now);
+        }
         self.vitals.health.succeeded(&self.rules, now);
         self.vitals.timing.observe(took, now);
         if self.vitals.refuses_us.load(Ordering::Relaxed) {
@@ -127,6 +135,9 @@ impl Instance {
     /// A call to it failed by its own fault.
     pub(crate) fn failed(&self, cause: &str, rest: Option<Duration>) {
         let now = Moment::now();
+        if let Some(rules) = &self.adaptive {
+            self.vitals.adaptive.failed(rules, &self.vitals.slots, cause, now);
+        }
         let before = self.standing(now);
         self.vitals.health.failed(&self.rules, rest, now);
         self.vitals.timing.observe(crate::timing::FAILURE, now);

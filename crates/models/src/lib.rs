@@ -12,6 +12,7 @@ pub mod health;
 pub mod provider;
 pub mod settings;
 
+mod adaptive;
 mod connection;
 mod instance;
 mod load;

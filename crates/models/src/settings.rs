@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint::Endpoint;
 use crate::{balance, provider};
 
+mod adaptive;
 mod health;
 mod load;
 mod nodes;
 
+pub use adaptive::AdaptiveSettings;
 pub use health::{BreakerSettings, HealthSettings};
 pub use load::LoadSettings;
 pub use nodes::{Needs, NodeSettings};
@@ -47,6 +49,9 @@ pub struct ModelSettings {
     /// How urgent calls to it are that neither say so nor have a key that does; default: as the tenant's plan says.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// Finding out how many calls each backend can work on at once, where `max_concurrency` is not known.
+    #[serde(default)]
+    pub adaptive: Option<AdaptiveSettings>,
     /// What each call needs of the node its instance is on, beside what the instance itself needs.
     #[serde(default)]
     pub call_needs: Needs,
@@ -262,6 +267,7 @@ impl ModelSettings {
             headers: BTreeMap::new(),
             max_concurrency: None,
             priority: None,
+            adaptive: None,
             call_needs: Needs::default(),
             kv_tokens: None,
             timeout_ms: default::timeout_ms(),
@@ -395,8 +401,29 @@ impl ModelSettings {
             findings.require(span.0 > 0, format!("{path}.{key}"), "must be at least 1");
         }
         self.health.validate(&format!("{path}.health"), findings);
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.validate(&format!("{path}.adaptive"), findings);
+            self.validate_one_limit(path, findings);
+        }
         self.load.iter().for_each(|load| load.validate(&format!("{path}.load"), findings));
         findings.require(self.retry.attempts_max > 0, format!("{path}.retry.attempts_max"), "must be at least 1");
+    }
+
+    /// A limit is either given or found out.
+    fn validate_one_limit(&self, path: &str, findings: &mut Findings) {
+        let mut require = |given: Option<u32>, path: String| {
+            findings.require(
+                given.is_none(),
+                format!("{path}.max_concurrency"),
+                "`adaptive` finds this limit out: give either `max_concurrency` or `adaptive`, not both",
+            );
+        };
+        require(self.max_concurrency, path.to_owned());
+        for (i, version) in self.versions.iter().enumerate() {
+            for (j, instance) in version.instances.iter().enumerate() {
+                require(instance.max_concurrency, format!("{path}.versions[{i}].instances[{j}]"));
+            }
+        }
     }
 
     /// A number that differs when the way to reach an instance differs; state is kept only while it is the same.

@@ -12,6 +12,7 @@ use wire::openai::answer::{self, Answer};
 
 use super::stream::Stream;
 use super::{Backend, OpenAi};
+use crate::adaptive::Awaited;
 use crate::connection::{Answered, Failure, Inbound, Outbound};
 use crate::instance::Instance;
 
@@ -106,7 +107,7 @@ async fn stream(
         Ok(Ok(())) => {
             let now = Moment::now();
             ctx.note(Note::FirstByte(now));
-            instance.succeeded(now.since(sent), now);
+            instance.succeeded(Awaited::FirstPiece, now.since(sent), now);
         }
         Ok(Err(error)) => return Err(stream.refuse(error)),
         Err(_) => stream.expect_first(),
@@ -137,7 +138,7 @@ async fn whole(
             if let Some(usage) = usage {
                 ctx.note(Note::Used(usage));
             }
-            instance.succeeded(now.since(sent), now);
+            instance.succeeded(Awaited::Whole, now.since(sent), now);
             Ok(Reply::new(head, Body::Whole(body)))
         }
         Answer::Disguised(status, message) => Err(disguised(instance, status, &message)),

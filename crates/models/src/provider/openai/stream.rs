@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use wire::openai::stream::Watch;
 
 use super::exchange;
+use crate::adaptive::Awaited;
 use crate::connection::Inbound;
 use crate::instance::Instance;
 
@@ -162,7 +163,7 @@ impl Stream {
         } else if self.watch.seen().pieces > 0 {
             self.unproven = false;
             self.ctx.note(Note::FirstByte(now));
-            self.instance.succeeded(now.since(self.last), now);
+            self.instance.succeeded(Awaited::FirstPiece, now.since(self.last), now);
         }
         self.last = now;
     }
