@@ -404,6 +404,37 @@ mod tests {
         assert_eq!(slots(&fleet(&state, Some(rules), None)), Some(16.0));
     }
 
+    #[tokio::test]
+    async fn a_429_on_the_wire_lowers_the_limit() {
+        let mut model = ModelSettings::short("m", None, "sim");
+        model.adaptive = Some(AdaptiveSettings::default());
+        model.sim = Some(sim::Settings { models: Vec::new(), rate_limit_rate: 1.0, ..sim::Settings::default() });
+        let fleet = Fleet::new(&[model], &[], &State::default());
+        let body = bytes::Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#);
+        let envelope = wire::openai::request::Envelope {
+            operation: kernel::Operation::Chat,
+            session: None,
+            forward: Arc::new([]),
+        };
+        let call = wire::openai::request::read(body, envelope).unwrap();
+        let deployment = Arc::clone(&fleet.roster.models[&call.model].deployments[0]);
+        let deadline = Moment::now() + Duration::from_secs(10);
+        let attempt = Attempt { call, deployment, tried: Vec::new(), deadline };
+        let facts = kernel::ctx::Facts {
+            id: kernel::RequestId::new("r"),
+            caller: kernel::Caller::anonymous(),
+            priority: kernel::Priority::Normal,
+            started: Moment::now(),
+            deadline: None,
+        };
+        let ctx = Ctx::new(facts);
+        let tenant = kernel::TenantId::new("t");
+        let ask = Ask { tenant: &tenant, tokens: kernel::Tokens(0), insists: false };
+        let Choice::Taken(instance, permit) = fleet.choose(&attempt, &ask, &mut |_| {}) else { panic!("it is idle") };
+        assert!(fleet.serve(&ctx, Placed { attempt, instance, permit }).await.is_err());
+        assert_eq!(slots(&fleet), Some(12.0));
+    }
+
     #[test]
     fn quick_answers_under_full_use_let_more_calls_in() {
         let fleet = fleet(&State::default(), Some(AdaptiveSettings::default()), None);

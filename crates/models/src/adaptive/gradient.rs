@@ -207,8 +207,8 @@ impl Gradient {
             return self.lower(rules, STEP, Trial { limit: self.limit, slowness, probe: true }, now);
         }
         let slow = self.limit + (self.limit.sqrt() / 2.0).max(1.0);
-        let grown = if self.limit < self.familiar { (self.limit * FAST).min(self.familiar.max(slow)) } else { slow };
-        self.set(rules, grown, now);
+        let fast = (self.limit * FAST).min(self.familiar);
+        self.set(rules, fast.max(slow), now);
     }
 
     fn lower(&mut self, rules: &AdaptiveSettings, step: f64, trial: Trial, now: Moment) {
