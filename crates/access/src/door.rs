@@ -20,6 +20,7 @@ use http::{Response, StatusCode};
 use kernel::error::Kind;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
+use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
 use tenancy::Directory;
@@ -51,6 +52,8 @@ pub struct Machine {
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
     pub limits: LimitSettings,
+    /// What the admin API asks for; without one it is closed.
+    pub admin_token: Option<Secret>,
     /// Request headers backends may see, lower-case.
     pub forward: Vec<&'static str>,
     /// When it was built, in seconds since 1970; shown as the models' `created`.

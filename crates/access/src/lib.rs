@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod door;
+mod explanation;
 pub mod listener;
 pub mod settings;
 
@@ -13,4 +14,4 @@ mod announcement;
 
 pub use door::{Door, Machine};
 pub use listener::{Cores, Listener};
-pub use settings::{Auth, LimitSettings, ListenSettings, TlsSettings};
+pub use settings::{AdminSettings, Auth, LimitSettings, ListenSettings, TlsSettings};

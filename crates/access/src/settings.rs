@@ -1,9 +1,9 @@
-//! The sections `listen:`, `limits:` and `auth:`.
+//! The sections `listen:`, `admin:`, `limits:` and `auth:`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use kernel::settings::{Findings, Millis, Size};
+use kernel::settings::{Findings, Millis, Secret, Size};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct ListenSettings {
     /// `127.0.0.1:8080` without.
     #[schemars(schema_with = "optional_address")]
     pub http: Option<SocketAddr>,
-    /// The control plane: metrics and health.
+    /// The control plane: metrics, health and the admin API.
     #[schemars(schema_with = "address")]
     pub admin: SocketAddr,
     /// TLS on the data plane.
@@ -32,6 +32,23 @@ pub struct TlsSettings {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// The control plane's API.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Sent as `Authorization: Bearer`; at least 16 characters; write it as `${VARIABLE}`. Default: one is made and kept
+    /// in the data directory, in `admin-token`, for the owner to read.
+    pub token: Option<Secret>,
+}
+
+impl AdminSettings {
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        let long = self.token.as_ref().is_none_or(|token| token.expose().len() >= 16);
+        findings.require(long, format!("{path}.token"), "must be at least 16 characters long");
+    }
 }
 
 /// What a client may send, and how slowly.

@@ -426,6 +426,7 @@ mod tests {
             priority: kernel::Priority::Normal,
             started: Moment::now(),
             deadline: None,
+            explain: false,
         };
         let ctx = Ctx::new(facts);
         let tenant = kernel::TenantId::new("t");

@@ -18,7 +18,6 @@ mod simulation;
 mod state;
 mod turn;
 
-pub use memory::Memory;
 pub use scheduler::Scheduler;
 pub use settings::{Allowance, CohortSettings, Fairness, QuotaSettings, Reserved, Settings, TokenWeights};
 pub use state::State;

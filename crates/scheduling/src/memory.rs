@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernel::core;
-use kernel::explain::{Decision, Decisions};
+use kernel::explain::Decision;
 
 /// A ring of decisions per data-plane thread, so that none waits for another.
 #[derive(Debug)]
-pub struct Memory(Vec<Mutex<VecDeque<Arc<Decision>>>>);
+pub(crate) struct Memory(Vec<Mutex<VecDeque<Arc<Decision>>>>);
 
 /// Bound: decisions remembered per ring, some 2 MiB; at a thousand calls a second those of the last four seconds, at
 /// ten a second of the last seven minutes.
@@ -32,10 +32,9 @@ impl Memory {
         // Freed outside the lock.
         drop(oldest);
     }
-}
 
-impl Decisions for Memory {
-    fn about(&self, id: &str) -> Vec<Arc<Decision>> {
+    /// The decisions about a call, the oldest first.
+    pub(crate) fn about(&self, id: &str) -> Vec<Arc<Decision>> {
         let mut found = Vec::new();
         for ring in &self.0 {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,7 @@ use kernel::{Attempt, InstanceId, Moment, Permit, Priority, TenantId, Tokens, Us
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use self::books::Joined;
 pub(crate) use self::books::{Books, Rules};
 pub(crate) use self::drain::RETRY_MIN;
 pub(crate) use self::estimate::Estimate;
@@ -81,15 +82,24 @@ pub(crate) enum Called {
     Refused(Refused),
 }
 
-/// The right to go on: everything that was taken for a call.
+/// The right to go on.
 #[derive(Debug)]
 pub(crate) struct Granted {
+    pub(crate) taken: Taken,
+    pub(crate) charge: Charge,
+}
+
+/// Everything that was taken for a call.
+#[derive(Debug)]
+pub(crate) struct Taken {
     pub(crate) instance: InstanceId,
     pub(crate) permit: Permit,
     pub(crate) claim: Option<Claim>,
-    pub(crate) charge: Charge,
     pub(crate) seen: Sight,
 }
+
+/// How many are ahead of a newcomer, and how long they are thought to take.
+pub(crate) type Ahead = (usize, Option<Duration>);
 
 /// The instances that were looked at.
 pub(crate) type Sight = SmallVec<[Seen; 4]>;
@@ -128,8 +138,7 @@ pub(crate) struct Place {
     quotas: Arc<Quotas>,
     name: Name,
     pub(crate) called: oneshot::Receiver<Called>,
-    /// How many were ahead of it, and how long they were thought to take.
-    pub(crate) ahead: (usize, Option<Duration>),
+    pub(crate) ahead: Ahead,
 }
 
 impl Queue {
@@ -180,7 +189,7 @@ impl Queue {
             called,
         };
         let joined = self.books().join(asking, waiter, age, since, now);
-        let (name, ahead, pushed_out) = match joined {
+        let Joined { name, ahead, pushed_out } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
                 self.count(&self.counts.shed, asking.class);
@@ -220,7 +229,7 @@ impl Queue {
             Choice::Taken(instance, permit) => {
                 let charge = self.books().pass(asking);
                 self.reason(&seen);
-                return Some(Ok(Granted { instance, permit, claim, charge, seen }));
+                return Some(Ok(Granted { taken: Taken { instance, permit, claim, seen }, charge }));
             }
             Choice::Busy => None,
             Choice::Down(after) => Some(Err(Refused::Down(after))),
@@ -243,7 +252,7 @@ impl Queue {
             // Sent outside the lock: a refused send frees a slot, which comes back here.
             for (ticket, called) in called {
                 match &called {
-                    Called::Go(granted) => self.reason(&granted.seen),
+                    Called::Go(granted) => self.reason(&granted.taken.seen),
                     Called::Refused(Refused::Late) => self.count(&self.counts.expired, ticket.class),
                     Called::Refused(_) => {}
                 }
@@ -326,8 +335,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         // What was sent and never taken goes back with it.
         if let Ok(Called::Go(granted)) = self.called.try_recv() {
-            let Granted { permit, claim, charge, .. } = *granted;
-            drop((permit, claim));
+            let Granted { taken, charge } = *granted;
+            drop(taken);
             self.queue.settle(charge, None);
             self.queue.pump(&self.quotas);
             return;

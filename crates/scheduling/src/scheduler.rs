@@ -6,16 +6,16 @@ use std::time::Duration;
 use kernel::error::Kind;
 use kernel::explain::Decision;
 use kernel::fleet::{Choose, Roster};
-use kernel::{Attempt, Ctx, Error, Moment, Note, Origin, Placed, Priority, Reply, Result, Serve, Serving, Tokens};
+use kernel::{Attempt, Ctx, Error, Note, Origin, Placed, Priority, Reply, Result, Serve, Serving, Tokens};
 
 use crate::clock;
 use crate::line::{Age, Owner};
-use crate::queue::{Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight};
+use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken};
 use crate::refusal;
 use crate::running::Victims;
 use crate::settings::Settings;
 use crate::state::{Shared, State};
-use crate::turn::{Turn, Verdict};
+use crate::turn::{Costs, Turn, Verdict};
 
 /// Puts attempts on instances: decides whose turn it is, and where.
 pub struct Scheduler<F> {
@@ -37,12 +37,20 @@ struct Past {
     put_back: u32,
 }
 
+/// One go at a backend.
+struct Leg {
+    granted: Granted,
+    estimate: Estimate,
+    /// How often the call was put back before.
+    put_back: u32,
+}
+
 /// What there is to tell about a decision.
 struct Sighting<'a> {
     attempt: &'a Attempt,
     estimate: Estimate,
     waited: Duration,
-    joined: Option<(usize, Option<Duration>)>,
+    joined: Option<Ahead>,
     put_back: u32,
 }
 
@@ -84,7 +92,8 @@ impl<F: Choose> Scheduler<F> {
             let estimate = queue.estimate(&owner.tenant, &attempt);
             let asking = Asking { class: facts.priority, owner: &owner, attempt: &attempt, estimate };
             let granted = self.granted(ctx, queue, &asking, &mut past).await?;
-            match self.run(ctx, queue, &owner, attempt, estimate, granted, &past).await {
+            let leg = Leg { granted, estimate, put_back: past.put_back };
+            match self.run(ctx, queue, attempt, leg).await {
                 Ran::Answered(reply) => return Ok(reply),
                 Ran::Failed(error) => return Err(error),
                 Ran::PutBack(back) => {
@@ -110,7 +119,7 @@ impl<F: Choose> Scheduler<F> {
         let answer = queue.ask(asking, &self.fleet, &self.shared.quotas, &mut past.age, ctx.facts().started);
         let refused = match answer {
             Answer::Go(granted) => {
-                self.remember(ctx, &sighting, Some(&granted.seen), None);
+                self.remember(ctx, &sighting, Some(&granted.taken.seen), None);
                 return Ok(*granted);
             }
             Answer::Refused(refused) => refused,
@@ -124,7 +133,7 @@ impl<F: Choose> Scheduler<F> {
                 ctx.note(Note::Queued(sighting.waited));
                 match called {
                     Ok(Ok(Called::Go(granted))) => {
-                        self.remember(ctx, &sighting, Some(&granted.seen), None);
+                        self.remember(ctx, &sighting, Some(&granted.taken.seen), None);
                         return Ok(*granted);
                     }
                     Ok(Ok(Called::Refused(refused))) => refused,
@@ -161,27 +170,18 @@ impl<F: Choose> Scheduler<F> {
     }
 
     /// Sends a placed call on, unless it is put back before anything of its answer is there.
-    async fn run(
-        &self,
-        ctx: &Ctx,
-        queue: &Arc<Queue>,
-        owner: &Owner,
-        attempt: Attempt,
-        estimate: Estimate,
-        granted: Granted,
-        past: &Past,
-    ) -> Ran {
-        let Granted { instance, permit, claim, charge, .. } = granted;
-        let class = ctx.facts().priority;
+    async fn run(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: Attempt, leg: Leg) -> Ran {
+        let Granted { taken: Taken { instance, permit, claim, .. }, charge } = leg.granted;
+        let (class, tenant) = (ctx.facts().priority, &ctx.facts().caller.tenant);
         let may_go_back =
-            self.preemption && past.put_back < self.preemptions_max && (class == Priority::Low || claim.is_some());
+            self.preemption && leg.put_back < self.preemptions_max && (class == Priority::Low || claim.is_some());
         let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
         // Declared before the call goes on, so that it is dropped after everything that holds the permit.
-        let shares = permit.shares();
-        let mut turn = Turn::new(&self.shared, queue, ctx, charge, claim, shares, bytes);
+        let costs = Costs { charge, claim, shares: permit.shares(), bytes };
+        let mut turn = Turn::new(&self.shared, queue, ctx, costs);
         let answered = if may_go_back {
-            let mut stop =
-                self.shared.running.enter(queue.id, (class, &owner.tenant), estimate.occupies().0, clock::now());
+            let tokens = leg.estimate.occupies().0;
+            let mut stop = self.shared.running.enter(queue.id, (class, tenant), tokens, clock::now());
             let kept = attempt.clone();
             let mut serving = self.next.serve(ctx, Placed { attempt, instance, permit });
             let answered = tokio::select! {
@@ -255,6 +255,7 @@ impl<F: Choose> Serve<Attempt> for Scheduler<F> {
 mod tests {
     use std::sync::Mutex;
 
+    use kernel::Moment;
     use kernel::fleet::{Ask, Choice, Deployment, Seen};
     use kernel::{
         Body, Call, Caller, Head, InstanceId, ModelName, Operation, Payload, RequestId, Room, Slots, Version, ctx,

@@ -1,9 +1,9 @@
 //! What operators see: gauges and counters, and the lines of those who wait.
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use kernel::explain::{LineView, Lines, QuotaView, TenantView};
+use kernel::explain::{Decision, Decisions, LineView, Lines, QuotaView, TenantView};
 use kernel::fleet::Choose;
 use kernel::sight::{Gauges, Sample};
 use kernel::{Moment, Priority};
@@ -90,6 +90,12 @@ fn show_queue(queue: &Queue, to: &mut dyn FnMut(Sample)) {
         let labels = [place(), vec![("reason", reason.to_owned())]].concat();
         let (name, help) = ("sluice_placements", "Calls placed, by the balance's reason for the instance.");
         to(Sample { name, help, counter: true, labels, value: count as f64 });
+    }
+}
+
+impl Decisions for State {
+    fn about(&self, id: &str) -> Vec<Arc<Decision>> {
+        self.0.memory.about(id)
     }
 }
 

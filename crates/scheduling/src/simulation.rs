@@ -36,6 +36,7 @@ fn play(part: u64) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how a developer asks for a seed; nothing of it is in the product")]
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }

@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     made: AtomicUsize,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) running: Running,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: Memory,
 }
 
 impl State {

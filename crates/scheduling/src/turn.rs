@@ -24,6 +24,16 @@ pub(crate) struct Turn {
     verdict: Verdict,
 }
 
+/// What was taken for a call beside its slot.
+pub(crate) struct Costs {
+    pub(crate) charge: Charge,
+    pub(crate) claim: Option<Claim>,
+    /// Whether its permit holds something that calls of other deployments may use as well.
+    pub(crate) shares: bool,
+    /// What the model reads, in bytes.
+    pub(crate) bytes: usize,
+}
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -36,15 +46,8 @@ pub(crate) enum Verdict {
 }
 
 impl Turn {
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        queue: &Arc<Queue>,
-        ctx: &Ctx,
-        charge: Charge,
-        claim: Option<Claim>,
-        shares: bool,
-        bytes: usize,
-    ) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, queue: &Arc<Queue>, ctx: &Ctx, costs: Costs) -> Self {
+        let Costs { charge, claim, shares, bytes } = costs;
         let shares = shares || claim.is_some();
         let (shared, queue, ctx) = (Arc::clone(shared), Arc::clone(queue), ctx.clone());
         Self { shared, queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }

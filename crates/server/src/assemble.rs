@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use access::Machine;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
+use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use models::Fleet;
 use orchestration::Orchestrator;
@@ -34,7 +35,13 @@ pub(crate) struct Stages {
 const FORWARD: &[&str] = &["traceparent", "tracestate", "openai-beta"];
 
 /// Builds the machine of a config.
-pub(crate) fn assemble(loaded: &Loaded, generation: u64, state: &State, pepper: Option<Pepper>) -> (Machine, Stages) {
+pub(crate) fn assemble(
+    loaded: &Loaded,
+    generation: u64,
+    state: &State,
+    pepper: Option<Pepper>,
+    admin_token: Option<Secret>,
+) -> (Machine, Stages) {
     let config = &loaded.config;
     let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
@@ -49,6 +56,7 @@ pub(crate) fn assemble(loaded: &Loaded, generation: u64, state: &State, pepper: 
         open: config.open(),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),
+        admin_token,
         forward: forward(loaded),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::config::Config;
 
 /// The addresses in use, the models, and one curl that works.
-pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: SocketAddr) -> String {
+///
+/// `token` is the file of the admin token, where the config has none.
+pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: SocketAddr, token: Option<&Path>) -> String {
     let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", reachable(data));
     let mut out = format!("\nSluice {}\n\n", env!("CARGO_PKG_VERSION"));
@@ -17,6 +20,9 @@ pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: Socket
     };
     let _ = writeln!(out, "  data plane     {url}/v1   ({keys})");
     let _ = writeln!(out, "  control plane  http://{}/metrics", reachable(admin));
+    if let Some(token) = token {
+        let _ = writeln!(out, "  admin API      /admin/v1 on the control plane, with the token in {}", token.display());
+    }
     let _ = writeln!(out, "  behind it      {about}");
     let names: Vec<&str> = config.models.iter().map(|model| model.model_name.as_str()).collect();
     let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use access::{Auth, LimitSettings, ListenSettings};
+use access::{AdminSettings, Auth, LimitSettings, ListenSettings};
 use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
 use kernel::settings::{Findings, Millis};
@@ -25,6 +25,8 @@ const PORT: u16 = 8080;
 pub(crate) struct Config {
     /// Where Sluice listens.
     pub(crate) listen: ListenSettings,
+    /// The control plane's API.
+    pub(crate) admin: AdminSettings,
     /// Whether callers must show a key. Default: `required` as soon as a tenant has one; without any, calls are open
     /// and only loopback is served.
     pub(crate) auth: Option<Auth>,
@@ -125,6 +127,7 @@ impl Config {
             "would serve everyone who can reach it without a key: add keys under `tenants`, or say `auth: none` if that is meant",
         );
         self.limits.validate("limits", findings);
+        self.admin.validate("admin", findings);
         let tenants: Vec<&str> = self.tenants.iter().map(|tenant| tenant.id.as_str()).collect();
         self.scheduling.validate("scheduling", &tenants, findings);
         NodeSettings::validate_all(&self.nodes, &self.models, findings);

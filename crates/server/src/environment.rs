@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
+use kernel::settings::Secret;
 use tenancy::Pepper;
 
 /// Shared by replicas that must know the same key hashes; otherwise the data directory holds one.
 const PEPPER: &str = "SLUICE_KEY_PEPPER";
+/// The file of the admin API's token in the data directory, readable by the owner only.
+pub(crate) const ADMIN_TOKEN: &str = "admin-token";
 /// Which operator log lines are written, in `tracing`'s filter language.
 const LOG: &str = "SLUICE_LOG";
 
@@ -21,6 +24,24 @@ pub(crate) fn pepper(data_dir: &Path) -> anyhow::Result<Pepper> {
     match variable(PEPPER).filter(|text| !text.is_empty()) {
         Some(text) => Ok(Pepper::from_text(&text)),
         None => Pepper::load(data_dir).with_context(|| format!("cannot keep the key pepper in {}", data_dir.display())),
+    }
+}
+
+/// The token of the admin API: the config's, else the one kept in the data directory, made if there is none. Without
+/// either the admin API refuses everything, and calls are answered all the same.
+pub(crate) fn admin_token(configured: Option<&Secret>, data_dir: &Path) -> Option<Secret> {
+    if let Some(token) = configured {
+        return Some(token.clone());
+    }
+    match tenancy::keep(data_dir, ADMIN_TOKEN, || access::admin::new_token().map(String::into_bytes)) {
+        Ok(bytes) => String::from_utf8(bytes)
+            .ok()
+            .map(|text| Secret::new(text.trim()))
+            .filter(|token| !token.expose().is_empty()),
+        Err(fault) => {
+            tracing::warn!(%fault, data_dir = %data_dir.display(), "no admin token can be kept: the admin API is closed");
+            None
+        }
     }
 }
 

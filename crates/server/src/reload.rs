@@ -109,7 +109,8 @@ impl Running {
                 tracing::warn!("`{key}` has changed: that takes effect at the next start");
             }
         }
-        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper);
+        let admin_token = environment::admin_token(loaded.config.admin.token.as_ref(), &self.data_dir);
+        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper, admin_token);
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();
         for core in self.cores.handles() {

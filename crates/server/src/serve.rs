@@ -42,7 +42,10 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
     let state = State::default();
     let pepper = (!config.tenants.is_empty()).then(|| environment::pepper(&args.data_dir)).transpose()?;
-    let (machine, stages) = assemble(&loaded, 1, &state, pepper.clone());
+    let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
+    let (machine, stages) = assemble(&loaded, 1, &state, pepper.clone(), admin_token);
+
+    let machine_has_token = machine.admin_token.is_some();
 
     let mut metrics = Metrics::new();
     let live: Arc<OnceLock<std::sync::Weak<Running>>> = Arc::default();
@@ -62,7 +65,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| busy("listen.http", config.address()))?;
     let control = admin::bind(config.listen.admin).await.with_context(|| busy("listen.admin", config.listen.admin))?;
     let cores = Arc::new(Cores::start(threads, &door, tls)?);
-    let banner = banner::text(config, &about, listener.address()?, control.local_addr()?);
+    let made =
+        (config.admin.token.is_none() && machine_has_token).then(|| args.data_dir.join(environment::ADMIN_TOKEN));
+    let banner = banner::text(config, &about, listener.address()?, control.local_addr()?, made.as_deref());
 
     let running = Arc::new(Running {
         door,
@@ -80,7 +85,13 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     look_after(&running, &mut tasks);
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
-    tasks.spawn(async move { admin::serve(control, door, Arc::new(move || shown.show()), stop).await });
+    let plane = admin::Plane {
+        door,
+        metrics: Box::new(move || shown.show()),
+        lines: Box::new(running.state.queues.clone()),
+        decisions: Box::new(running.state.queues.clone()),
+    };
+    tasks.spawn(async move { admin::serve(control, plane, stop).await });
     tasks.spawn({
         let (cores, accepting) = (Arc::clone(&running.cores), accepting.clone());
         async move {

@@ -3,12 +3,12 @@
 //! Keys have 256 bits of chance in them, so a fast keyed hash is enough: whoever steals the hashes alone can
 //! verify nothing, not even a guess.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
-use std::{fs, io};
 
 use zeroize::ZeroizeOnDrop;
+
+use crate::keep;
 
 /// Its file in the data directory, readable by the owner only.
 const FILE: &str = "key-pepper";
@@ -28,30 +28,13 @@ impl Pepper {
     /// # Errors
     /// When the file can neither be read nor made, or is not what was written.
     pub fn load(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(FILE);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Self(
-                bytes.try_into().map_err(|_| io::Error::other(format!("{} is not 32 bytes long", path.display())))?,
-            )),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Self::make(data_dir, &path),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    fn make(data_dir: &Path, path: &Path) -> io::Result<Self> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        fs::create_dir_all(data_dir)?;
-        // Written beside and linked into place: of two processes that start at once, one wins and both read the same.
-        let beside = data_dir.join(format!("{FILE}.{}", std::process::id()));
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?.write_all(&bytes)?;
-        let linked = fs::hard_link(&beside, path);
-        fs::remove_file(&beside)?;
-        match linked {
-            Ok(()) => Ok(Self(bytes)),
-            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => Self::load(data_dir),
-            Err(fault) => Err(fault),
-        }
+        let bytes = keep(data_dir, FILE, || {
+            let mut bytes = vec![0; 32];
+            getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+            Ok(bytes)
+        })?;
+        let wrong = |_| io::Error::other(format!("{} is not 32 bytes long", data_dir.join(FILE).display()));
+        Ok(Self(bytes.try_into().map_err(wrong)?))
     }
 
     /// The keyed hash of a key.
@@ -69,6 +52,7 @@ impl std::fmt::Debug for Pepper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -12,11 +12,15 @@ use serde_json::Value;
 
 use super::{Machine, Outgoing, Visit};
 use crate::announcement::Announcement;
+use crate::explanation;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-sluice-model");
 const INSTANCE: HeaderName = HeaderName::from_static("x-sluice-instance");
 const QUEUE: HeaderName = HeaderName::from_static("x-sluice-queue-ms");
+const POSITION: HeaderName = HeaderName::from_static("x-sluice-queue-position");
+const ESTIMATE: HeaderName = HeaderName::from_static("x-sluice-queue-estimate-ms");
+const EXPLAIN: HeaderName = HeaderName::from_static("x-sluice-explain");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-sluice-attempts");
 const CONFIG: HeaderName = HeaderName::from_static("x-sluice-config");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -120,6 +124,14 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     }
     let queued = u64::try_from(journal.queued.as_millis()).unwrap_or(u64::MAX);
     headers.insert(QUEUE, number(queued));
+    if let Some((ahead, wait)) = journal.joined {
+        headers.insert(POSITION, number(u64::from(ahead) + 1));
+        let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        headers.extend(millis.map(|millis| (ESTIMATE, number(millis))));
+    }
+    if let Some(decision) = &journal.decision {
+        headers.extend(HeaderValue::from_str(&explanation::header(decision)).ok().map(|text| (EXPLAIN, text)));
+    }
     let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
     let spent = until.since(visit.started).saturating_sub(journal.queued);
     let mut timing = BytesMut::with_capacity(64);

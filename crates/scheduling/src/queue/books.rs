@@ -8,7 +8,7 @@ use kernel::{Call, Moment, Priority, TenantId, Tokens, Usage};
 
 use super::drain::Drain;
 use super::estimate::{Estimate, Estimator, cost};
-use super::{Asking, Called, Granted, Refused, Sight, Told, Waiter};
+use super::{Ahead, Asking, Called, Granted, Refused, Sight, Taken, Told, Waiter};
 use crate::line::{Age, Charge, Line, Name, Owner, Ranks, Ticket};
 use crate::quota::{self, Blocked, Claim, Quotas};
 use crate::settings::{Fairness, Settings, TokenWeights};
@@ -41,6 +41,13 @@ pub(crate) struct Books {
 
 /// Those who were pushed out for a newcomer, and what they are told.
 type PushedOut = Vec<(Ticket<Waiter>, Refused)>;
+
+/// A newcomer in the line.
+pub(super) struct Joined {
+    pub(super) name: Name,
+    pub(super) ahead: Ahead,
+    pub(super) pushed_out: PushedOut,
+}
 
 impl Rules {
     pub(crate) fn new(settings: &Settings) -> Self {
@@ -131,7 +138,7 @@ impl Books {
         age: &mut Option<Age>,
         since: Moment,
         now: Moment,
-    ) -> Result<(Name, (usize, Option<Duration>), PushedOut), Refused> {
+    ) -> Result<Joined, Refused> {
         let (class, owner) = (asking.class, asking.owner);
         let bytes = waiter.attempt.call.payload.bytes.len() as u64;
         let ahead = self.line.ahead(class, &owner.tenant);
@@ -151,7 +158,7 @@ impl Books {
         let cost = asking.estimate.cost(&self.rules.weights);
         let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
         self.drain.turned(0, self.line.len(), now);
-        Ok((name, (ahead, wait), pushed_out))
+        Ok(Joined { name, ahead: (ahead, wait), pushed_out })
     }
 
     /// Makes room for one more, at the cost of less deserving ones.
@@ -207,10 +214,10 @@ impl Books {
                 continue;
             }
             match self.attempt(ticket, quotas, now) {
-                Try::Go(instance, permit, claim, seen) => {
+                Try::Go(taken) => {
                     let Some((ticket, charge)) = self.line.admit(at, now) else { break };
                     turns += 1;
-                    told.push((ticket, Called::Go(Box::new(Granted { instance, permit, claim, charge, seen }))));
+                    told.push((ticket, Called::Go(Box::new(Granted { taken: *taken, charge }))));
                 }
                 Try::Refused(refused) => {
                     let Some(ticket) = self.line.discard(at) else { break };
@@ -248,7 +255,9 @@ impl Books {
         let insists = now.since(ticket.age.since) >= self.rules.aging;
         let ask = Ask { tenant, tokens: waiter.tokens, insists };
         let refused = match waiter.fleet.choose(&waiter.attempt, &ask, &mut |one| seen.push(one)) {
-            Choice::Taken(instance, permit) => return Try::Go(instance, permit, claim, seen),
+            Choice::Taken(instance, permit) => {
+                return Try::Go(Box::new(Taken { instance, permit, claim, seen }));
+            }
             Choice::Busy => Try::Busy,
             Choice::Down(after) => Try::Refused(Refused::Down(after)),
             Choice::TooLarge(most) => Try::Refused(Refused::TooLarge(most)),
@@ -260,7 +269,7 @@ impl Books {
 
 /// What came of trying to let a ticket go on.
 enum Try {
-    Go(kernel::InstanceId, kernel::Permit, Option<Claim>, Sight),
+    Go(Box<Taken>),
     Refused(Refused),
     /// Its tenant's quota is used up.
     Parked,

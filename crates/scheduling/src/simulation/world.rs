@@ -47,11 +47,14 @@ struct Machines {
     instances: Vec<Vec<Arc<Instance>>>,
     nodes: Vec<Arc<Node>>,
     /// What each node has now, and what its calls hold by our own count.
-    books: Mutex<Vec<(u64, Vec<(u64, u64)>)>>,
+    books: Mutex<Vec<NodeBook>>,
     /// When sizes were last changed: what was taken in that moment may be more than there is after it.
     resized: Mutex<Moment>,
     wrong: Mutex<Vec<String>>,
 }
+
+/// What a node has, and by instance how many calls it has there.
+type NodeBook = (u64, Vec<(u64, u64)>);
 
 struct Instance {
     identity: u64,

@@ -1,0 +1,155 @@
+//! Why a call was placed as it was, as JSON: for the header of its answer, and for operators.
+
+use kernel::explain::Decision;
+use kernel::fleet::{Seen, Verdict};
+use serde_json::{Value, json};
+
+/// Bound: what of an explanation goes into a header. Many servers and proxies take no more than 8 KiB for all headers.
+const HEADER_MAX: usize = 4096;
+/// Instances told in a header when all are too many.
+const FEW: usize = 8;
+
+/// A decision, whole.
+pub(crate) fn whole(decision: &Decision) -> Value {
+    value(decision, usize::MAX)
+}
+
+/// A decision on one line of ASCII, shortened where it would be too long for a header.
+pub(crate) fn header(decision: &Decision) -> String {
+    let all = ascii(&value(decision, usize::MAX).to_string());
+    if all.len() <= HEADER_MAX { all } else { ascii(&value(decision, FEW).to_string()) }
+}
+
+fn value(decision: &Decision, most: usize) -> Value {
+    let chosen = |seen: &&Seen| matches!(seen.verdict, Verdict::Taken(_));
+    let reason = decision.seen.iter().find_map(|seen| match seen.verdict {
+        Verdict::Taken(reason) => Some(reason),
+        _ => None,
+    });
+    // The one that was chosen comes first, so that no shortening loses it.
+    let ordered = decision.seen.iter().filter(chosen).chain(decision.seen.iter().filter(|seen| !chosen(seen)));
+    let mut told = json!({
+        "deployment": &*decision.deployment.label,
+        "class": decision.class.as_str(),
+        "waited_ms": millis(decision.waited),
+        "estimate": { "input_tokens": decision.estimate.0.0, "output_tokens": decision.estimate.1.0 },
+        "instances": ordered.take(most).map(|seen| instance(decision, seen)).collect::<Vec<_>>(),
+    });
+    let mut put = |name: &str, value: Value| {
+        if let Some(map) = told.as_object_mut() {
+            map.insert(name.into(), value);
+        }
+    };
+    if let Some((ahead, wait)) = decision.joined {
+        put("position", json!(u64::from(ahead) + 1));
+        put("estimated_wait_ms", json!(wait.map(millis)));
+    }
+    if decision.put_back > 0 {
+        put("put_back", json!(decision.put_back));
+    }
+    if let Some(reason) = reason {
+        put("reason", json!(reason));
+    }
+    if let Some(refused) = decision.refused {
+        put("refused", json!(refused));
+    }
+    if decision.seen.len() > most {
+        put("instances_left_out", json!(decision.seen.len() - most));
+    }
+    told
+}
+
+fn instance(decision: &Decision, seen: &Seen) -> Value {
+    let name = decision.deployment.names.get(seen.index as usize).map_or("?", |name| name);
+    let mut told = json!({ "name": name, "verdict": seen.verdict.as_str(), "busy": seen.busy });
+    if let Some(map) = told.as_object_mut() {
+        if seen.limit != u32::MAX {
+            map.insert("slots".into(), json!(seen.limit));
+        }
+        if seen.score.is_finite() {
+            map.insert("score".into(), json!((seen.score * 1e6).round() / 1e6));
+        }
+        if let Verdict::Down(standing) = seen.verdict {
+            map.insert("standing".into(), json!(standing));
+        }
+    }
+    told
+}
+
+fn millis(span: std::time::Duration) -> f64 {
+    (span.as_secs_f64() * 1e5).round() / 100.0
+}
+
+/// JSON in ASCII: names may hold anything, headers may not.
+fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() {
+            out.push(letter);
+        } else {
+            let mut units = [0; 2];
+            letter.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use kernel::fleet::Deployment;
+    use kernel::{ModelName, Moment, Priority, RequestId, TenantId, Tokens, Version};
+
+    use super::*;
+
+    fn decision(names: Vec<&str>, seen: Vec<Seen>) -> Decision {
+        let deployment = Deployment {
+            index: 0,
+            model: ModelName::new("m"),
+            version: Version::new("v"),
+            weight: 1,
+            instances: Vec::new(),
+            names: names.into_iter().map(Into::into).collect(),
+            label: "m@v".into(),
+        };
+        Decision {
+            id: RequestId::new("r"),
+            tenant: TenantId::new("t"),
+            at: Moment::now(),
+            class: Priority::Low,
+            estimate: (Tokens(3), Tokens(4)),
+            waited: Duration::from_micros(1_234),
+            joined: Some((6, None)),
+            put_back: 0,
+            deployment: Arc::new(deployment),
+            seen: seen.into(),
+            refused: None,
+        }
+    }
+
+    const fn seen(index: u32, score: f64, verdict: Verdict) -> Seen {
+        Seen { index, busy: 2, limit: u32::MAX, score, verdict }
+    }
+
+    #[test]
+    fn the_chosen_instance_comes_first_and_names_are_escaped() {
+        let all = vec![seen(0, f64::NAN, Verdict::Down("failing")), seen(1, 0.25, Verdict::Taken("least_load"))];
+        assert_eq!(
+            header(&decision(vec!["a", "b\u{e9}"], all)),
+            r#"{"deployment":"m@v","class":"low","waited_ms":1.23,"estimate":{"input_tokens":3,"output_tokens":4},"instances":[{"name":"b\u00e9","verdict":"taken","busy":2,"score":0.25},{"name":"a","verdict":"down","busy":2,"standing":"failing"}],"position":7,"estimated_wait_ms":null,"reason":"least_load"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_header_is_shortened_and_says_so() {
+        let mut many: Vec<Seen> = (0..200).map(|index| seen(index, 1.0, Verdict::Passed)).collect();
+        many.push(seen(200, 0.5, Verdict::Taken("turn")));
+        let decision = decision(Vec::new(), many);
+        let header = header(&decision);
+        assert!(header.len() <= HEADER_MAX && header.contains("\"instances_left_out\":193"), "{header}");
+        assert!(header.contains("\"taken\""));
+        assert_eq!(whole(&decision)["instances"].as_array().unwrap().len(), 201);
+    }
+}
