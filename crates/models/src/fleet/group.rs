@@ -54,7 +54,7 @@ impl Group {
             } else {
                 Verdict::Down(standing.as_str())
             };
-            witness(seen(index, instance, f64::NAN, verdict));
+            witness(seen(index, instance, None, verdict));
         }
         if open == 0 {
             let back = self.members.iter().map(|(_, one)| one.vitals.health.back_in(&one.rules, now)).min();
@@ -90,16 +90,16 @@ impl Group {
                 Ok(permit) => {
                     instance.vitals.health.chosen(&instance.rules, now);
                     self.balance.placed(chosen.identity, &wanted, now);
-                    witness(seen(chosen.index, instance, chosen.score, Verdict::Taken(pick.reason)));
+                    witness(seen(chosen.index, instance, Some(&chosen), Verdict::Taken(pick.reason)));
                     for other in &shown {
                         if let Some((_, instance)) = self.members.get(other.index) {
-                            witness(seen(other.index, instance, other.score, Verdict::Passed));
+                            witness(seen(other.index, instance, Some(other), Verdict::Passed));
                         }
                     }
                     return Some((*id, permit));
                 }
                 // Somebody else was faster: choose among the others.
-                Err(verdict) => witness(seen(chosen.index, instance, chosen.score, verdict)),
+                Err(verdict) => witness(seen(chosen.index, instance, Some(&chosen), verdict)),
             }
         }
         None
@@ -159,10 +159,16 @@ fn candidate(index: usize, instance: &Instance, ramp: f64, now: Moment) -> Candi
     }
 }
 
-fn seen(index: usize, instance: &Instance, score: f64, verdict: Verdict) -> Seen {
+/// An instance as it was looked at; `candidate` is what the balance saw of it.
+fn seen(index: usize, instance: &Instance, candidate: Option<&Candidate>, verdict: Verdict) -> Seen {
     let slots = &instance.vitals.slots;
-    let limit = slots.limit().unwrap_or(u32::MAX);
-    Seen { index: u32::try_from(index).unwrap_or(u32::MAX), busy: slots.busy(), limit, score, verdict }
+    Seen {
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        busy: candidate.map_or_else(|| slots.busy(), |candidate| candidate.busy),
+        limit: slots.limit().unwrap_or(u32::MAX),
+        score: candidate.map_or(f64::NAN, |candidate| candidate.score),
+        verdict,
+    }
 }
 
 fn verdict(lack: Lack) -> Verdict {

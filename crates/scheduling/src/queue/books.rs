@@ -102,7 +102,7 @@ impl Books {
     /// How long a newcomer of a class would wait.
     pub(crate) fn wait(&self, class: Priority, now: Moment) -> Option<Duration> {
         let ahead = self.line.ahead(class, &TenantId::new(""));
-        if ahead == 0 { Some(Duration::ZERO) } else { self.drain.estimate(ahead, now) }
+        if self.line.is_empty() { Some(Duration::ZERO) } else { self.drain.estimate(ahead + 1, now) }
     }
 
     /// Forgets what no longer matters, and looks at parked tenants again at the next chance: what held them may have
