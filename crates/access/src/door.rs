@@ -22,6 +22,7 @@ use kernel::fleet::Roster;
 use kernel::health::Readiness;
 use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
+use kernel::work::Workers;
 use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
 use tenancy::Directory;
 use tokio::sync::futures::OwnedNotified;
@@ -64,6 +65,7 @@ pub struct Machine {
 pub struct Door {
     machine: ArcSwap<Machine>,
     sink: Arc<dyn Sink>,
+    workers: Arc<dyn Workers>,
     inside: AtomicUsize,
     store: Arc<Store>,
     draining: AtomicBool,
@@ -75,12 +77,13 @@ pub struct Door {
 struct Inside(Arc<Door>);
 
 impl Door {
-    /// A door into a machine; receipts go to `sink`.
-    pub fn new(machine: Machine, sink: Arc<dyn Sink>) -> Arc<Self> {
+    /// A door into a machine; receipts go to `sink`, what takes long to read to `workers`.
+    pub fn new(machine: Machine, sink: Arc<dyn Sink>, workers: Arc<dyn Workers>) -> Arc<Self> {
         let machine = ArcSwap::from_pointee(machine);
         Arc::new(Self {
             machine,
             sink,
+            workers,
             inside: AtomicUsize::new(0),
             store: Arc::default(),
             draining: AtomicBool::new(false),
@@ -184,7 +187,7 @@ impl Door {
         let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
-        let call = wire::openai::request::read(bytes, arrival::envelope(said, operation))?;
+        let call = arrival::understand(bytes, arrival::envelope(said, operation), &*self.workers).await?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
         visit.stream = call.stream;

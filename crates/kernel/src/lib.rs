@@ -25,6 +25,7 @@ pub mod sight;
 pub mod slots;
 pub mod time;
 pub mod usage;
+pub mod work;
 
 pub use call::{Attempt, Call, Operation, Payload, Placed};
 pub use caller::{Caller, Priority, Terms};

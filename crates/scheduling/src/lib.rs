@@ -17,7 +17,9 @@ mod sight;
 mod simulation;
 mod state;
 mod turn;
+mod workers;
 
 pub use scheduler::Scheduler;
 pub use settings::{Allowance, CohortSettings, Fairness, QuotaSettings, Reserved, Settings, TokenWeights};
 pub use state::State;
+pub use workers::Pool;

@@ -42,6 +42,9 @@ pub struct Settings {
     /// Refuse a call at once, with 503, when it is sure to be too late: when at the pace of the last calls those ahead
     /// of it take more than twice the time it has left.
     pub shedding: bool,
+    /// Threads for work on the processor that would stall the data plane (reading bodies of 128 KiB and more); default:
+    /// half as many as there are cores. Read at the start only.
+    pub workers: Option<u16>,
     /// Groups of quotas that lend each other what they do not use.
     pub cohorts: Vec<CohortSettings>,
     /// How much tenants may have running at once.
@@ -98,6 +101,7 @@ impl Default for Settings {
             preemption: true,
             preemptions_max: 2,
             shedding: true,
+            workers: None,
             cohorts: Vec::new(),
             quotas: Vec::new(),
         }
@@ -129,6 +133,11 @@ impl Settings {
         let mut require = |holds, key: &str, message: &str| findings.require(holds, format!("{path}.{key}"), message);
         require(self.queue_max <= 1_000_000, "queue_max", "must be at most 1000000");
         require(self.tenant_queue_max != Some(0), "tenant_queue_max", "must be at least 1");
+        require(
+            self.workers.is_none_or(|workers| (1..=1024).contains(&workers)),
+            "workers",
+            "must be between 1 and 1024",
+        );
         require(self.aging_ms.0 >= 10, "aging_ms", "must be at least 10");
         require(self.preemptions_max <= 100, "preemptions_max", "must be at most 100");
         let reserved: u64 = self.reserved_percent.by_rank().into_iter().map(u64::from).sum();

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use infrastructure::config::Watch;
 use infrastructure::telemetry::Metrics;
 use kernel::sight::Gauges;
+use scheduling::Pool;
 use tenancy::Pepper;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +26,7 @@ pub(crate) struct Running {
     pub(crate) door: Arc<Door>,
     pub(crate) cores: Arc<Cores>,
     pub(crate) stages: ArcSwap<Stages>,
+    pub(crate) workers: Arc<Pool>,
     pub(crate) state: State,
     pub(crate) metrics: Arc<Metrics>,
     /// Loaded once: a new one would lock every key out.
@@ -36,7 +38,12 @@ pub(crate) struct Running {
 impl Running {
     /// Every stage with something to show.
     pub(crate) fn gauges(&self) -> Vec<Arc<dyn Gauges>> {
-        vec![Arc::clone(&self.door) as Arc<dyn Gauges>, Arc::clone(&self.cores) as _, self.stages.load_full() as _]
+        vec![
+            Arc::clone(&self.door) as Arc<dyn Gauges>,
+            Arc::clone(&self.cores) as _,
+            Arc::clone(&self.workers) as _,
+            self.stages.load_full() as _,
+        ]
     }
 
     /// Without a config file there is nothing to reload: SIGHUP is noticed, and no longer ends the process.
@@ -125,13 +132,14 @@ impl Running {
 }
 
 /// Keys that are only read at the start.
-fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 6] {
+fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 7] {
     [
         ("listen.http", new.address() != old.address()),
         ("listen.admin", new.listen.admin != old.listen.admin),
         ("listen.tls", new.listen.tls.is_some() != old.listen.tls.is_some()),
         ("listen.threads", new.listen.threads != old.listen.threads),
         ("limits.connections_max", new.limits.connections_max != old.limits.connections_max),
+        ("scheduling.workers", new.scheduling.workers != old.scheduling.workers),
         ("telemetry", new.telemetry != old.telemetry),
     ]
 }

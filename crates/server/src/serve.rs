@@ -9,6 +9,7 @@ use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
+use scheduling::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
@@ -59,7 +60,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let recorder = Recorder::new(threads, Arc::clone(&metrics), log, &operator);
     let rounds = recorder.start()?;
 
-    let door = Door::new(machine, Arc::clone(&recorder) as _);
+    let workers = Arc::new(Pool::start(config.scheduling.workers.map_or(cores_available() / 2, usize::from))?);
+    let door = Door::new(machine, Arc::clone(&recorder) as _, Arc::clone(&workers) as _);
     let tls = config.listen.tls.as_ref().map(Tls::load).transpose().context("listen.tls")?;
     let listener = Listener::bind(config.address(), config.limits.connections_max)
         .with_context(|| busy("listen.http", config.address()))?;
@@ -73,6 +75,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         door,
         cores,
         stages: ArcSwap::from_pointee(stages),
+        workers,
         state,
         metrics,
         pepper: pepper.map_or_else(OnceLock::new, OnceLock::from),
