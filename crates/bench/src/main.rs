@@ -15,6 +15,7 @@ mod process;
 mod report;
 mod request;
 mod scenario;
+mod stage;
 mod target;
 mod upstream;
 
@@ -66,6 +67,12 @@ enum Command {
     Syscalls {
         #[command(flatten)]
         common: Common,
+    },
+    /// What the scheduling stage costs, alone: CPU per call, pace of a long line, memory per waiting call.
+    Stage {
+        /// Exit with 1 unless every demand is met.
+        #[arg(long)]
+        enforce: bool,
     },
     /// Runs the stub upstream alone.
     Upstream {
@@ -132,6 +139,10 @@ async fn obey(command: Command) -> Result<ExitCode> {
             let mut report = Report::new(&bench, false)?;
             report.add(syscalls::measure(&bench).await?);
             common.conclude(&report, "syscalls")
+        }
+        Command::Stage { enforce } => {
+            let met = stage::print(&stage::measure().await?);
+            Ok(if enforce && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Command::Upstream { port } => {
             upstream::serve(port).await?;

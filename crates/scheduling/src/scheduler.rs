@@ -6,11 +6,14 @@ use std::time::Duration;
 use kernel::error::Kind;
 use kernel::explain::Decision;
 use kernel::fleet::{Choose, Roster};
-use kernel::{Attempt, Ctx, Error, Note, Origin, Placed, Priority, Reply, Result, Serve, Serving, Tokens};
+use kernel::{
+    Attempt, Ctx, Error, InstanceId, Note, Origin, Permit, Placed, Priority, Reply, Result, Serve, Serving, Tokens,
+};
 
 use crate::clock;
-use crate::line::{Age, Owner};
+use crate::line::{Age, Charge, Owner};
 use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken};
+use crate::quota::Claim;
 use crate::refusal;
 use crate::running::Victims;
 use crate::settings::Settings;
@@ -37,12 +40,16 @@ struct Past {
     put_back: u32,
 }
 
-/// One go at a backend.
-struct Leg {
-    granted: Granted,
-    estimate: Estimate,
-    /// How often the call was put back before.
-    put_back: u32,
+fn unplanned() -> Error {
+    Error::new(Kind::Internal, Origin::Gateway, "A call was planned for a deployment that does not exist.")
+}
+
+/// What a call goes on with.
+struct Go {
+    instance: InstanceId,
+    permit: Permit,
+    claim: Option<Claim>,
+    charge: Charge,
 }
 
 /// What there is to tell about a decision.
@@ -77,76 +84,136 @@ impl<F: Choose> Scheduler<F> {
         Self { fleet, next, queues, shared, preemption, preemptions_max }
     }
 
-    async fn place(&self, ctx: &Ctx, mut attempt: Attempt) -> Result<Reply> {
-        let Some(queue) = self.queues.get(attempt.deployment.index) else {
-            return Err(Error::new(
-                Kind::Internal,
-                Origin::Gateway,
-                "A call was planned for a deployment that does not exist.",
-            ));
-        };
-        let facts = ctx.facts();
-        let owner = Owner::new(facts.caller.tenant.clone(), facts.caller.key.clone(), &facts.caller.terms);
-        let mut past = Past::default();
-        loop {
-            let estimate = queue.estimate(&owner.tenant, &attempt);
-            let asking = Asking { class: facts.priority, owner: &owner, attempt: &attempt, estimate };
-            let granted = self.granted(ctx, queue, &asking, &mut past).await?;
-            let leg = Leg { granted, estimate, put_back: past.put_back };
-            match self.run(ctx, queue, attempt, leg).await {
-                Ran::Answered(reply) => return Ok(reply),
-                Ran::Failed(error) => return Err(error),
-                Ran::PutBack(back) => {
-                    attempt = back;
-                    past.put_back += 1;
-                    queue.count(&queue.counts.put_back, facts.priority);
-                    ctx.note(Note::PutBack);
-                }
+    /// Places an attempt, and answers.
+    ///
+    /// A block and no `async fn`, whose arguments are kept twice: a waiting call is as large as this future.
+    fn place<'a>(&'a self, ctx: &'a Ctx, mut attempt: Attempt) -> impl Future<Output = Result<Reply>> + Send + 'a {
+        async move {
+            let Some(queue) = self.queues.get(attempt.deployment.index) else { return Err(unplanned()) };
+            let mut past = Past::default();
+            loop {
+                let (go, estimate) = self.granted(ctx, queue, &attempt, &mut past).await?;
+                let (mut turn, serving, kept) = self.set_out(ctx, queue, attempt, go, past.put_back);
+                let answered = match kept {
+                    None => serving.await,
+                    Some(kept) => match self.unless_put_back(ctx, queue, estimate, serving).await {
+                        Some(answered) => answered,
+                        None => {
+                            turn.ended(Verdict::Undone);
+                            drop(turn);
+                            attempt = kept;
+                            past.put_back += 1;
+                            queue.count(&queue.counts.put_back, ctx.facts().priority);
+                            ctx.note(Note::PutBack);
+                            continue;
+                        }
+                    },
+                };
+                return turn.over(answered);
             }
         }
     }
 
+    /// Sends a call on. Gives its turn, its answer to come, and the attempt once more where it may be put back.
+    ///
+    /// No `async`: what is only needed on the way would take room in every waiting call.
+    fn set_out<'a>(
+        &'a self,
+        ctx: &'a Ctx,
+        queue: &Arc<Queue>,
+        attempt: Attempt,
+        go: Go,
+        put_back: u32,
+    ) -> (Turn, Serving<'a>, Option<Attempt>) {
+        let Go { instance, permit, claim, charge } = go;
+        let may_go_back = self.preemption
+            && put_back < self.preemptions_max
+            && (ctx.facts().priority == Priority::Low || claim.is_some());
+        let kept = may_go_back.then(|| attempt.clone());
+        let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
+        let turn = Turn::new(&self.shared, queue, ctx, Costs { charge, claim, shares: permit.shares(), bytes });
+        (turn, self.next.serve(ctx, Placed { attempt, instance, permit }), kept)
+    }
+
+    /// The answer, unless the call is put back before anything of it is there.
+    async fn unless_put_back(
+        &self,
+        ctx: &Ctx,
+        queue: &Queue,
+        estimate: Estimate,
+        mut serving: Serving<'_>,
+    ) -> Option<Result<Reply>> {
+        let (class, tenant) = (ctx.facts().priority, &ctx.facts().caller.tenant);
+        let mut stop = self.shared.running.enter(queue.id, (class, tenant), estimate.occupies().0, clock::now());
+        // When it is put back, the call at the backend ends and its slot is free before its turn is over: `serving` is
+        // dropped here.
+        tokio::select! {
+            biased;
+            answered = &mut serving => Some(answered),
+            Ok(()) = &mut stop.told => None,
+        }
+    }
+
     /// The right to go on: at once, or when its turn has come.
-    async fn granted(&self, ctx: &Ctx, queue: &Arc<Queue>, asking: &Asking<'_>, past: &mut Past) -> Result<Granted> {
+    async fn granted(
+        &self,
+        ctx: &Ctx,
+        queue: &Arc<Queue>,
+        attempt: &Attempt,
+        past: &mut Past,
+    ) -> Result<(Go, Estimate)> {
         let since = clock::now();
-        let mut sighting = Sighting {
-            attempt: asking.attempt,
-            estimate: asking.estimate,
-            waited: Duration::ZERO,
-            joined: None,
-            put_back: past.put_back,
-        };
-        let answer = queue.ask(asking, &self.fleet, &self.shared.quotas, &mut past.age, ctx.facts().started);
+        let (answer, mut sighting) = self.ask(ctx, queue, attempt, past);
         let refused = match answer {
-            Answer::Go(granted) => {
-                self.remember(ctx, &sighting, Some(&granted.taken.seen), None);
-                return Ok(*granted);
-            }
+            Answer::Go(granted) => return Ok((self.go(ctx, &sighting, *granted), sighting.estimate)),
             Answer::Refused(refused) => refused,
             Answer::Wait(mut place) => {
-                sighting.joined = Some(place.ahead);
-                ctx.note(Note::Joined(u32::try_from(place.ahead.0).unwrap_or(u32::MAX), place.ahead.1));
-                self.make_way(queue, asking);
-                let left = asking.attempt.deadline.since(clock::now());
+                let left = attempt.deadline.since(clock::now());
                 let called = tokio::time::timeout(left, &mut place.called).await;
                 sighting.waited = clock::now().since(since);
                 ctx.note(Note::Queued(sighting.waited));
                 match called {
                     Ok(Ok(Called::Go(granted))) => {
-                        self.remember(ctx, &sighting, Some(&granted.taken.seen), None);
-                        return Ok(*granted);
+                        return Ok((self.go(ctx, &sighting, *granted), sighting.estimate));
                     }
                     Ok(Ok(Called::Refused(refused))) => refused,
                     Ok(Err(_)) => return Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
                     Err(_) => {
-                        queue.count(&queue.counts.expired, asking.class);
+                        queue.count(&queue.counts.expired, ctx.facts().priority);
                         Refused::Late
                     }
                 }
             }
         };
-        self.remember(ctx, &sighting, None, Some(refusal::word(refused)));
-        Err(refusal::error(refused, sighting.waited, queue.retry_after()))
+        Err(self.refuse(ctx, &sighting, refused, queue))
+    }
+
+    /// Asks for a slot; where there is none, the call waits and may put others back.
+    fn ask<'a>(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &'a Attempt, past: &mut Past) -> (Answer, Sighting<'a>) {
+        let facts = ctx.facts();
+        let owner = Owner::new(facts.caller.tenant.clone(), facts.caller.key.clone(), &facts.caller.terms);
+        let estimate = queue.estimate(&owner.tenant, attempt);
+        let asking = Asking { class: facts.priority, owner: &owner, attempt, estimate };
+        let answer = queue.ask(&asking, &self.fleet, &self.shared.quotas, &mut past.age, facts.started);
+        let mut joined = None;
+        if let Answer::Wait(place) = &answer {
+            joined = Some(place.ahead);
+            ctx.note(Note::Joined(u32::try_from(place.ahead.0).unwrap_or(u32::MAX), place.ahead.1));
+            self.make_way(queue, &asking);
+        }
+        (answer, Sighting { attempt, estimate, waited: Duration::ZERO, joined, put_back: past.put_back })
+    }
+
+    fn refuse(&self, ctx: &Ctx, sighting: &Sighting<'_>, refused: Refused, queue: &Queue) -> Error {
+        self.remember(ctx, sighting, Sight::new(), Some(refusal::word(refused)));
+        refusal::error(refused, sighting.waited, queue.retry_after())
+    }
+
+    /// Keeps what was seen in mind, and only what was taken at hand.
+    fn go(&self, ctx: &Ctx, sighting: &Sighting<'_>, granted: Granted) -> Go {
+        let Granted { taken: Taken { instance, permit, claim, seen }, charge } = granted;
+        self.remember(ctx, sighting, seen, None);
+        Go { instance, permit, claim, charge }
     }
 
     /// A call has begun to wait: puts others back that may be, if that lets it go on.
@@ -169,52 +236,7 @@ impl<F: Choose> Scheduler<F> {
         running.put_back(queue.id, tenant, who, quotas);
     }
 
-    /// Sends a placed call on, unless it is put back before anything of its answer is there.
-    async fn run(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: Attempt, leg: Leg) -> Ran {
-        let Granted { taken: Taken { instance, permit, claim, .. }, charge } = leg.granted;
-        let (class, tenant) = (ctx.facts().priority, &ctx.facts().caller.tenant);
-        let may_go_back =
-            self.preemption && leg.put_back < self.preemptions_max && (class == Priority::Low || claim.is_some());
-        let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
-        // Declared before the call goes on, so that it is dropped after everything that holds the permit.
-        let costs = Costs { charge, claim, shares: permit.shares(), bytes };
-        let mut turn = Turn::new(&self.shared, queue, ctx, costs);
-        let answered = if may_go_back {
-            let tokens = leg.estimate.occupies().0;
-            let mut stop = self.shared.running.enter(queue.id, (class, tenant), tokens, clock::now());
-            let kept = attempt.clone();
-            let mut serving = self.next.serve(ctx, Placed { attempt, instance, permit });
-            let answered = tokio::select! {
-                biased;
-                answered = &mut serving => Some(answered),
-                Ok(()) = &mut stop.told => None,
-            };
-            // Ends the call at the backend, and frees its slot, before its turn is over.
-            drop(serving);
-            match answered {
-                Some(answered) => answered,
-                None => {
-                    turn.ended(Verdict::Undone);
-                    return Ran::PutBack(kept);
-                }
-            }
-        } else {
-            self.next.serve(ctx, Placed { attempt, instance, permit }).await
-        };
-        match answered {
-            Ok(reply) => {
-                turn.ended(Verdict::Answered);
-                Ran::Answered(reply.holding(turn))
-            }
-            Err(error) => {
-                // Who ran into a time-out had the backend work for it.
-                turn.ended(if error.kind == Kind::UpstreamTimeout { Verdict::Answered } else { Verdict::Undone });
-                Ran::Failed(error)
-            }
-        }
-    }
-
-    fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Option<&Sight>, refused: Option<&'static str>) {
+    fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Sight, refused: Option<&'static str>) {
         let facts = ctx.facts();
         let joined = sighting.joined.map(|(ahead, wait)| (u32::try_from(ahead).unwrap_or(u32::MAX), wait));
         let decision = Arc::new(Decision {
@@ -227,7 +249,7 @@ impl<F: Choose> Scheduler<F> {
             joined,
             put_back: sighting.put_back,
             deployment: Arc::clone(&sighting.attempt.deployment),
-            seen: seen.cloned().unwrap_or_default(),
+            seen,
             refused,
         });
         if facts.explain {
@@ -235,14 +257,6 @@ impl<F: Choose> Scheduler<F> {
         }
         self.shared.memory.keep(decision);
     }
-}
-
-/// How a placed call ended.
-enum Ran {
-    Answered(Reply),
-    Failed(Error),
-    /// More urgent work took its slot; the attempt is as it was.
-    PutBack(Attempt),
 }
 
 impl<F: Choose> Serve<Attempt> for Scheduler<F> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kernel::Ctx;
+use kernel::error::Kind;
+use kernel::{Ctx, Reply, Result};
 
 use crate::line::Charge;
 use crate::queue::Queue;
@@ -51,6 +52,21 @@ impl Turn {
         let shares = shares || claim.is_some();
         let (shared, queue, ctx) = (Arc::clone(shared), Arc::clone(queue), ctx.clone());
         Self { shared, queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }
+    }
+
+    /// The backend has answered, or failed: a streamed answer holds the turn until its last byte.
+    pub(crate) fn over(mut self, answered: Result<Reply>) -> Result<Reply> {
+        match answered {
+            Ok(reply) => {
+                self.ended(Verdict::Answered);
+                Ok(reply.holding(self))
+            }
+            Err(error) => {
+                // Who ran into a time-out had the backend work for it.
+                self.ended(if error.kind == Kind::UpstreamTimeout { Verdict::Answered } else { Verdict::Undone });
+                Err(error)
+            }
+        }
     }
 
     /// What became of the call; unless told, its client left.

@@ -1,8 +1,10 @@
 //! One class: its tenants, their keys, and their tickets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 
 use kernel::{KeyId, Priority, TenantId};
+
+use slab::Slab;
 
 use super::level::Level;
 use super::{Age, Cost, Owner, Ticket};
@@ -10,26 +12,27 @@ use super::{Age, Cost, Owner, Ticket};
 /// The tickets of one class, in two levels of fair turns.
 #[derive(Debug)]
 pub(super) struct Class<W> {
-    tenants: Level<TenantId, Tenant<W>>,
+    tenants: Level<TenantId, Tenant>,
+    tickets: Slab<Ticket<W>>,
     /// Every ticket in the order of arrival.
-    ages: std::collections::BTreeSet<Age>,
+    ages: BTreeSet<Age>,
     bytes: u64,
     parked: usize,
 }
 
 /// A tenant's tickets.
-#[derive(Debug)]
-struct Tenant<W> {
-    keys: Level<Option<KeyId>, Key<W>>,
+#[derive(Debug, Default)]
+struct Tenant {
+    keys: Level<Option<KeyId>, Key>,
     waiting: usize,
     bytes: u64,
     /// Its quota is used up.
     parked: bool,
 }
 
-/// A key's tickets, the oldest first.
-#[derive(Debug)]
-struct Key<W>(BTreeMap<Age, Ticket<W>>);
+/// A key's tickets, the oldest first: age, and place in the slab.
+#[derive(Debug, Default)]
+struct Key(VecDeque<(Age, usize)>);
 
 /// What was charged for a call that is being served; to be [settled](super::Line::settle) once.
 #[derive(Debug)]
@@ -46,19 +49,24 @@ pub(crate) struct Charge {
 
 impl<W> Default for Class<W> {
     fn default() -> Self {
-        Self { tenants: Level::default(), ages: std::collections::BTreeSet::new(), bytes: 0, parked: 0 }
+        Self { tenants: Level::default(), tickets: Slab::new(), ages: BTreeSet::new(), bytes: 0, parked: 0 }
     }
 }
 
-impl<W> Default for Tenant<W> {
-    fn default() -> Self {
-        Self { keys: Level::default(), waiting: 0, bytes: 0, parked: false }
+impl Key {
+    fn oldest(&self) -> Option<Age> {
+        self.0.front().map(|(age, _)| *age)
     }
-}
 
-impl<W> Default for Key<W> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
+    /// Nearly always at the end; a call that comes back goes where it stood.
+    fn insert(&mut self, age: Age, ticket: usize) {
+        let at = self.0.partition_point(|(other, _)| *other < age);
+        self.0.insert(at, (age, ticket));
+    }
+
+    fn remove(&mut self, age: Age) -> Option<usize> {
+        let at = self.0.binary_search_by_key(&age, |(age, _)| *age).ok()?;
+        self.0.remove(at).map(|(_, ticket)| ticket)
     }
 }
 
@@ -97,7 +105,7 @@ impl<W> Class<W> {
 
     pub(super) fn at(&self, tenant: usize, key: usize) -> Option<&Ticket<W>> {
         let key = self.tenants.get(tenant)?.inner.keys.get(key)?;
-        key.inner.0.first_key_value().map(|(_, ticket)| ticket)
+        self.tickets.get(key.inner.0.front()?.1)
     }
 
     pub(super) fn push(&mut self, ticket: Ticket<W>) {
@@ -109,8 +117,9 @@ impl<W> Class<W> {
         tenant.bytes += ticket.bytes;
         let key = tenant.keys.member(&ticket.owner.key, ticket.owner.weights.1);
         let age = ticket.age;
+        let place = self.tickets.insert(ticket);
         if let Some(member) = tenant.keys.get_mut(key) {
-            member.inner.0.insert(age, ticket);
+            member.inner.insert(age, place);
         }
         match tenant.keys.stands(key) {
             // An old call that has come back may be the oldest now.
@@ -169,7 +178,8 @@ impl<W> Class<W> {
 
     fn take_aged(&mut self, at: usize, key: usize, age: Age) -> Option<Ticket<W>> {
         let tenant = &mut self.tenants.get_mut(at)?.inner;
-        let ticket = tenant.keys.get_mut(key)?.inner.0.remove(&age)?;
+        let place = tenant.keys.get_mut(key)?.inner.remove(age)?;
+        let ticket = self.tickets.try_remove(place)?;
         tenant.waiting -= 1;
         tenant.bytes -= ticket.bytes;
         self.bytes -= ticket.bytes;
@@ -254,7 +264,7 @@ impl<W> Class<W> {
         }
         let keys = &self.tenants.get(at)?.inner.keys;
         let (key, _) = keys.iter().max_by_key(|(_, member)| member.inner.0.len())?;
-        let age = *keys.get(key)?.inner.0.last_key_value()?.0;
+        let age = keys.get(key)?.inner.0.back()?.0;
         self.take_aged(at, key, age)
     }
 
@@ -283,6 +293,6 @@ impl<W> Class<W> {
     }
 }
 
-fn oldest<W>(keys: &Level<Option<KeyId>, Key<W>>, key: usize) -> Option<Age> {
-    keys.get(key)?.inner.0.first_key_value().map(|(age, _)| *age)
+fn oldest(keys: &Level<Option<KeyId>, Key>, key: usize) -> Option<Age> {
+    keys.get(key)?.inner.oldest()
 }
