@@ -240,6 +240,7 @@ fn call() -> Call {
         prompt: 0..1024,
         tools: 0..0,
         force_usage: None,
+        blocks: Default::default(),
     };
     Call {
         model: ModelName::new("m"),

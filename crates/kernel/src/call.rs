@@ -1,6 +1,6 @@
 //! What is wanted, and what has been decided about it so far.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -65,6 +65,9 @@ pub struct Payload {
     /// How to make the body ask for usage in its stream: replace this range by this text. `None` when it
     /// asks already or is no stream.
     pub force_usage: Option<Edit>,
+    /// What the model is to read, as a chain of hashes of its blocks. Empty until a balance reads prompts; kept here
+    /// because a call that waits asks for an instance again and again. A call has one tenant, so the chain is its.
+    pub blocks: OnceLock<Box<[u64]>>,
 }
 
 /// Replace this byte range by this text.

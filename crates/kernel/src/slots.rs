@@ -21,6 +21,8 @@ struct Counter {
     /// Tokens of the KV cache that calls occupy, and how many there may be.
     tokens: AtomicU64,
     room: AtomicU64,
+    /// Work on prompts that was sent and not yet answered.
+    unread: AtomicU64,
 }
 
 /// What a call takes of an instance.
@@ -30,6 +32,8 @@ pub struct Room {
     pub ceiling: u32,
     /// Tokens of its KV cache.
     pub tokens: u64,
+    /// Work on the prompt before the answer begins, in tokens read; 0 where nobody estimates it.
+    pub unread: u64,
 }
 
 /// One occupied slot, with all that was taken beside it. Dropping it is the only way to give it back.
@@ -40,6 +44,7 @@ pub struct Permit {
     claim: Option<Claim>,
     counter: Arc<Counter>,
     tokens: u64,
+    unread: u64,
 }
 
 // === impl Slots ===
@@ -48,8 +53,8 @@ impl Slots {
     /// Slots for an instance; `None` means as many as asked for.
     pub fn new(limit: Option<u32>) -> Self {
         let limit = AtomicU32::new(limit.unwrap_or(u32::MAX));
-        let (tokens, room) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        Self(Arc::new(Counter { busy: AtomicU32::new(0), limit, tokens, room }))
+        let (tokens, room, unread) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Self(Arc::new(Counter { busy: AtomicU32::new(0), limit, tokens, room, unread }))
     }
 
     /// Takes a slot if one is free, and the tokens if they fit. Never waits.
@@ -58,12 +63,16 @@ impl Slots {
         // Invariant: busy ≤ limit, because the check and the increment are one atomic step.
         let claim = |busy: u32| (busy < limit).then(|| busy + 1);
         self.0.busy.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).ok()?;
-        let mut permit = Permit { claim: None, counter: Arc::clone(&self.0), tokens: 0 };
+        let mut permit = Permit { claim: None, counter: Arc::clone(&self.0), tokens: 0, unread: 0 };
         if let Some(room) = self.room() {
             let occupy = |tokens: u64| tokens.checked_add(wants.tokens).filter(|sum| *sum <= room);
             // Where they do not fit the permit is dropped, and with it the slot.
             self.0.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, occupy).ok()?;
             permit.tokens = wants.tokens;
+        }
+        if wants.unread > 0 {
+            self.0.unread.fetch_add(wants.unread, Ordering::Relaxed);
+            permit.unread = wants.unread;
         }
         Some(permit)
     }
@@ -89,6 +98,11 @@ impl Slots {
         self.0.tokens.load(Ordering::Relaxed)
     }
 
+    /// Work on prompts of calls whose answers have not begun, in tokens read.
+    pub fn unread(&self) -> u64 {
+        self.0.unread.load(Ordering::Relaxed)
+    }
+
     /// How many tokens may be occupied; `None` when that is not bounded.
     pub fn room(&self) -> Option<u64> {
         let room = self.0.room.load(Ordering::Relaxed);
@@ -110,6 +124,14 @@ impl Permit {
         self
     }
 
+    /// The answer has begun, so the prompt has been read. Told or not, it counts no longer once the permit is dropped.
+    pub fn begun(&mut self) {
+        let read = std::mem::take(&mut self.unread);
+        if read > 0 {
+            self.counter.unread.fetch_sub(read, Ordering::Relaxed);
+        }
+    }
+
     /// Whether giving it back may make room for calls of other deployments.
     pub fn shares(&self) -> bool {
         self.claim.is_some()
@@ -119,6 +141,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.claim = None;
+        self.begun();
         if self.tokens > 0 {
             self.counter.tokens.fetch_sub(self.tokens, Ordering::AcqRel);
         }
@@ -131,7 +154,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ANY: Room = Room { ceiling: u32::MAX, tokens: 0 };
+    const ANY: Room = Room { ceiling: u32::MAX, tokens: 0, unread: 0 };
 
     #[test]
     fn tokens_that_do_not_fit_take_no_slot_either() {
@@ -144,6 +167,19 @@ mod tests {
         assert!(small.is_some());
         drop((large, small));
         assert_eq!((slots.busy(), slots.tokens()), (0, 0));
+    }
+
+    #[test]
+    fn a_prompt_is_unread_until_its_answer_begins_or_its_call_ends() {
+        let slots = Slots::new(None);
+        let mut read = slots.try_take(Room { unread: 700, ..ANY }).unwrap();
+        let dropped = slots.try_take(Room { unread: 30, ..ANY });
+        assert_eq!(slots.unread(), 730);
+        read.begun();
+        read.begun();
+        assert_eq!(slots.unread(), 30);
+        drop((read, dropped));
+        assert_eq!((slots.unread(), slots.busy()), (0, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod consistent_hash;
 mod least_connections;
 mod least_load;
 mod p2c_ewma;
+mod prefix_aware;
 mod round_robin;
 mod weighted_round_robin;
 
@@ -24,6 +25,8 @@ pub struct Candidate {
     pub busy: u32,
     /// Calls it may have; `None` without a limit.
     pub limit: Option<u32>,
+    /// Work on prompts it was sent and has not begun to answer, as [`Pick::unread`] estimated it.
+    pub unread: Tokens,
     /// How long it is thought to take, in microseconds.
     pub micros: f64,
     /// What it said last of its load itself, if it was asked and has answered lately.
@@ -51,6 +54,15 @@ pub struct Pick {
     pub position: usize,
     /// Why it, in a word; for explanations.
     pub reason: &'static str,
+    /// Work it will have with the prompt before it answers, in tokens read; 0 from a balance that does not look.
+    pub unread: Tokens,
+}
+
+impl Pick {
+    /// A choice that says nothing of the work.
+    pub const fn new(position: usize, reason: &'static str) -> Self {
+        Self { position, reason, unread: Tokens(0) }
+    }
 }
 
 /// A way of choosing. Keeps what it must remember (turns, random state) itself.
@@ -78,6 +90,7 @@ pub const KINDS: &[Kind<Build>] = &[
     least_connections::KIND,
     p2c_ewma::KIND,
     consistent_hash::KIND,
+    prefix_aware::KIND,
 ];
 
 /// What a model gets that names none.
@@ -105,7 +118,7 @@ fn least_in_turn(
             (best, position) = (candidate.score, at);
         }
     }
-    Pick { position, reason }
+    Pick::new(position, reason)
 }
 
 #[cfg(test)]
@@ -119,6 +132,7 @@ mod tests {
             weight: *weight,
             busy: 0,
             limit: None,
+            unread: Tokens(0),
             micros: 1000.0,
             told: None,
             score: f64::NAN,

@@ -19,7 +19,7 @@ use kernel::{
 use tokio::task::JoinSet;
 
 use self::group::Group;
-use crate::balance;
+use crate::balance::{self, Balance};
 use crate::endpoint::Endpoint;
 use crate::health::{Standing, active};
 use crate::instance::{Instance, Timeouts, Vitals};
@@ -28,7 +28,7 @@ use crate::provider;
 use crate::settings::{InstanceSettings, ModelSettings, NodeSettings, VersionSettings};
 
 /// What outlives configs, for as long as a fleet or a call still uses it: the vitals of every instance, by how it is
-/// reached, and what is out of every node, by its name.
+/// reached, what is out of every node, by its name, and what balances remember.
 #[derive(Debug, Default)]
 pub struct State(Mutex<Known>);
 
@@ -36,6 +36,8 @@ pub struct State(Mutex<Known>);
 struct Known {
     vitals: HashMap<u64, Weak<Vitals>>,
     nodes: HashMap<String, Weak<Node>>,
+    /// By deployment and kind.
+    balances: HashMap<(u64, &'static str), Weak<dyn Balance>>,
 }
 
 /// The machines behind one config.
@@ -65,6 +67,7 @@ impl Fleet {
         let mut known = state.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.vitals.retain(|_, vitals| vitals.strong_count() > 0);
         known.nodes.retain(|_, node| node.strong_count() > 0);
+        known.balances.retain(|_, balance| balance.strong_count() > 0);
         let nodes = nodes.iter().map(|settings| known.node(settings)).collect();
         let (instances, groups, roster) = (Vec::new(), Vec::new(), Roster::default());
         let mut builder = Builder { known: &mut known, nodes, instances, groups, roster };
@@ -252,6 +255,15 @@ impl Known {
         self.nodes.insert(settings.name.clone(), Arc::downgrade(&node));
         node
     }
+
+    /// The deployment's balance of this kind: the one it had, so that a new config does not make it forget.
+    fn balance(&mut self, label: u64, name: &str) -> Arc<dyn Balance> {
+        let kind = kind::find(balance::KINDS, name).unwrap_or(&balance::DEFAULT);
+        let known = self.balances.get(&(label, kind.name)).and_then(Weak::upgrade);
+        let balance = known.unwrap_or_else(|| (kind.build)().into());
+        self.balances.insert((label, kind.name), Arc::downgrade(&balance));
+        balance
+    }
 }
 
 impl Builder<'_> {
@@ -292,14 +304,9 @@ impl Builder<'_> {
             self.instances.push(instance);
         }
         let members = ids.into_iter().zip(self.instances.iter().skip(first).cloned()).collect();
-        let build = kind::find(balance::KINDS, &model.balance.0).map_or(balance::DEFAULT.build, |row| row.build);
-        let panic_percent = model.health.panic_percent;
-        self.groups.push(Group {
-            label: random::hash(deployment.label.as_bytes()),
-            members,
-            balance: build(),
-            panic_percent,
-        });
+        let label = random::hash(deployment.label.as_bytes());
+        let balance = self.known.balance(label, &model.balance.0);
+        self.groups.push(Group { label, members, balance, panic_percent: model.health.panic_percent });
         deployment
     }
 
@@ -442,7 +449,7 @@ mod tests {
         let instance = &fleet.instances[0];
         let (mut now, mut permits) = (Moment::from_micros(1_000_000_000), Vec::new());
         for _ in 0..400 {
-            let room = kernel::Room { ceiling: u32::MAX, tokens: 0 };
+            let room = kernel::Room { ceiling: u32::MAX, ..kernel::Room::default() };
             permits.extend(std::iter::from_fn(|| instance.vitals.slots.try_take(room)));
             now = now + Duration::from_millis(100);
             instance.succeeded(Awaited::FirstPiece, Duration::from_millis(50), now);

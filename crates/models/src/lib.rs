@@ -17,6 +17,7 @@ mod connection;
 mod instance;
 mod load;
 mod pool;
+mod prompt;
 mod timing;
 mod tls;
 

@@ -167,8 +167,14 @@ mod tests {
             deadline: None,
             explain: false,
         };
-        let payload =
-            Arc::new(Payload { bytes: Bytes::new(), model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None });
+        let payload = Arc::new(Payload {
+            bytes: Bytes::new(),
+            model: 0..0,
+            prompt: 0..0,
+            tools: 0..0,
+            force_usage: None,
+            blocks: Default::default(),
+        });
         let call = Call {
             model: ModelName::new("m"),
             operation: Operation::Chat,

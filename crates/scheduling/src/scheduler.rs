@@ -287,7 +287,7 @@ mod tests {
     impl Choose for Fake {
         fn choose(&self, _: &Attempt, _: &Ask<'_>, _: &mut dyn FnMut(Seen)) -> Choice {
             self.slots
-                .try_take(Room { ceiling: u32::MAX, tokens: 0 })
+                .try_take(Room { ceiling: u32::MAX, ..Room::default() })
                 .map_or(Choice::Busy, |permit| Choice::Taken(InstanceId(0), permit))
         }
     }
@@ -325,8 +325,14 @@ mod tests {
             names: vec!["i".into()],
             label: "m@v".into(),
         };
-        let payload =
-            Arc::new(Payload { bytes: bytes::Bytes::new(), model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None });
+        let payload = Arc::new(Payload {
+            bytes: bytes::Bytes::new(),
+            model: 0..0,
+            prompt: 0..0,
+            tools: 0..0,
+            force_usage: None,
+            blocks: Default::default(),
+        });
         let call = Call {
             model: ModelName::new("m"),
             operation: Operation::Chat,

@@ -22,7 +22,7 @@ impl Balance for LeastConnections {
         let least = candidates.iter().map(share).fold(f64::INFINITY, f64::min);
         let position = self.0.next(candidates, |candidate| share(candidate) <= least);
         candidates.iter_mut().for_each(|candidate| candidate.score = share(candidate));
-        Pick { position, reason: "least_connections" }
+        Pick::new(position, "least_connections")
     }
 }
 

@@ -17,7 +17,7 @@ impl Balance for PowerOfTwo {
     fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
         let count = candidates.len();
         if count < 2 {
-            return Pick { position: 0, reason: "alone" };
+            return Pick::new(0, "alone");
         }
         let first = self.0.below(count);
         let second = (first + 1 + self.0.below(count - 1)) % count;
@@ -28,7 +28,7 @@ impl Balance for PowerOfTwo {
             })
         };
         let position = if cost(second) < cost(first) { second } else { first };
-        Pick { position, reason: "faster_of_two" }
+        Pick::new(position, "faster_of_two")
     }
 }
 

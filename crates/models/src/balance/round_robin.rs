@@ -23,7 +23,7 @@ impl Balance for RoundRobin {
         let highest = candidates.iter().map(|candidate| candidate.index).max().unwrap_or(0);
         let wanted = turn % (highest + 1);
         let position = candidates.iter().position(|candidate| candidate.index >= wanted).unwrap_or(0);
-        Pick { position, reason: "turn" }
+        Pick::new(position, "turn")
     }
 }
 

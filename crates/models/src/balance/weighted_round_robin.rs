@@ -47,7 +47,7 @@ impl Smooth {
 
 impl Balance for Smooth {
     fn pick(&self, candidates: &mut [Candidate], _: &Wanted<'_>, _: Moment) -> Pick {
-        Pick { position: self.next(candidates, |_| true), reason: "turn" }
+        Pick::new(self.next(candidates, |_| true), "turn")
     }
 }
 

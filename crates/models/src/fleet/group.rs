@@ -10,13 +10,14 @@ use smallvec::SmallVec;
 use crate::balance::{Balance, Candidate, Wanted};
 use crate::health::Standing;
 use crate::instance::Instance;
+use crate::prompt;
 
 /// One version of a model, as calls are placed on it.
 pub(super) struct Group {
     /// Tells it from other deployments; stable over reloads.
     pub(super) label: u64,
     pub(super) members: Vec<(InstanceId, Arc<Instance>)>,
-    pub(super) balance: Box<dyn Balance>,
+    pub(super) balance: Arc<dyn Balance>,
     pub(super) panic_percent: u32,
 }
 
@@ -78,7 +79,9 @@ impl Group {
         now: Moment,
         witness: &mut dyn FnMut(Seen),
     ) -> Option<(InstanceId, Permit)> {
-        let wanted = Wanted { affinity: attempt.call.affinity, tokens: ask.tokens, blocks: &[] };
+        let reads = self.balance.reads_prompts();
+        let blocks = if reads { prompt::blocks(&attempt.call.payload, ask.tenant) } else { &[] };
+        let wanted = Wanted { affinity: attempt.call.affinity, tokens: ask.tokens, blocks };
         let mut shown: Few<Candidate> = candidates.iter().map(|(candidate, _)| *candidate).collect();
         while !shown.is_empty() {
             let pick = self.balance.pick(&mut shown, &wanted, now);
@@ -86,7 +89,8 @@ impl Group {
             let chosen = shown.remove(position);
             let (_, ceiling) = candidates.remove(position);
             let (id, instance) = self.members.get(chosen.index)?;
-            match self.occupy(instance, ceiling, ask, now) {
+            let room = Room { ceiling, tokens: ask.tokens.0, unread: pick.unread.0 };
+            match self.occupy(instance, room, now) {
                 Ok(permit) => {
                     instance.vitals.health.chosen(&instance.rules, now);
                     self.balance.placed(chosen.identity, &wanted, now);
@@ -130,9 +134,8 @@ impl Group {
         }
     }
 
-    fn occupy(&self, instance: &Instance, ceiling: u32, ask: &Ask<'_>, now: Moment) -> Result<Permit, Verdict> {
-        let wants = Room { ceiling, tokens: ask.tokens.0 };
-        let permit = instance.vitals.slots.try_take(wants).ok_or(Verdict::Full)?;
+    fn occupy(&self, instance: &Instance, room: Room, now: Moment) -> Result<Permit, Verdict> {
+        let permit = instance.vitals.slots.try_take(room).ok_or(Verdict::Full)?;
         match &instance.node {
             Some(node) => Ok(permit.with(node.take(&self.need(instance), now).map_err(verdict)?)),
             None => Ok(permit),
@@ -153,6 +156,7 @@ fn candidate(index: usize, instance: &Instance, ramp: f64, now: Moment) -> Candi
         weight: f64::from(instance.weight) * share,
         busy: instance.vitals.slots.busy(),
         limit: instance.vitals.slots.limit(),
+        unread: Tokens(instance.vitals.slots.unread()),
         micros: instance.vitals.timing.micros(now),
         told: instance.told(now),
         score: f64::NAN,

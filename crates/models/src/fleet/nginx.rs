@@ -91,7 +91,14 @@ fn letter(at: usize) -> char {
 }
 
 fn attempt(fleet: &Fleet) -> Attempt {
-    let payload = Payload { bytes: Bytes::new(), model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None };
+    let payload = Payload {
+        bytes: Bytes::new(),
+        model: 0..0,
+        prompt: 0..0,
+        tools: 0..0,
+        force_usage: None,
+        blocks: std::sync::OnceLock::new(),
+    };
     let call = Call {
         model: ModelName::new("m"),
         operation: Operation::Chat,

@@ -137,7 +137,14 @@ mod tests {
     use super::*;
 
     fn call(bytes: usize, output_max: Option<u64>) -> Call {
-        let payload = Payload { bytes: Bytes::new(), model: 0..0, prompt: 0..bytes, tools: 0..0, force_usage: None };
+        let payload = Payload {
+            bytes: Bytes::new(),
+            model: 0..0,
+            prompt: 0..bytes,
+            tools: 0..0,
+            force_usage: None,
+            blocks: Default::default(),
+        };
         Call {
             model: ModelName::new("m"),
             operation: Operation::Chat,

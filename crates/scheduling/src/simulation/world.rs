@@ -313,7 +313,14 @@ async fn client(number: usize, call: &Call, backends: &Arc<Backends>, current: &
 fn asking(call: &Call) -> kernel::Call {
     let bytes = Bytes::from(vec![b'x'; 16]);
     // Four bytes a token is what an estimator believes at first.
-    let payload = Payload { bytes, model: 0..0, prompt: 0..(call.input * 4) as usize, tools: 0..0, force_usage: None };
+    let payload = Payload {
+        bytes,
+        model: 0..0,
+        prompt: 0..(call.input * 4) as usize,
+        tools: 0..0,
+        force_usage: None,
+        blocks: Default::default(),
+    };
     kernel::Call {
         model: ModelName::new("m"),
         operation: Operation::Chat,
@@ -450,7 +457,9 @@ impl Choose for Fleet {
                 continue;
             }
             alive += 1;
-            let Some(permit) = instance.slots.try_take(Room { ceiling: u32::MAX, tokens: ask.tokens.0 }) else {
+            let Some(permit) =
+                instance.slots.try_take(Room { ceiling: u32::MAX, tokens: ask.tokens.0, ..Room::default() })
+            else {
                 continue;
             };
             let permit = match instance.machine.node {

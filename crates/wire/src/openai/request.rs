@@ -1,7 +1,7 @@
 //! Reading a request body: just the fields that decide where it goes, and where they stand.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kernel::call::Edit;
@@ -160,7 +160,14 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
         stream,
         wants_usage,
         output_max: output_max(&fields),
-        payload: Arc::new(Payload { model: model_at, prompt, tools, force_usage, bytes: body }),
+        payload: Arc::new(Payload {
+            model: model_at,
+            prompt,
+            tools,
+            force_usage,
+            blocks: OnceLock::new(),
+            bytes: body,
+        }),
         affinity,
         forward: envelope.forward,
     })

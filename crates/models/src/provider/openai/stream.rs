@@ -146,9 +146,12 @@ impl Stream {
         }
     }
 
-    /// The first byte is there: from now on silence is what is timed.
+    /// The first byte is there: the prompt has been read, and from now on silence is what is timed.
     fn begin(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
+            if let Some(permit) = &mut self.permit {
+                permit.begun();
+            }
             let left = self.idle.min(self.deadline.remaining());
             self.timer.as_mut().reset(tokio::time::Instant::now() + left);
         }
