@@ -181,3 +181,80 @@ fn verdict(lack: Lack) -> Verdict {
         Lack::Promised => Verdict::Promised,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use kernel::fleet::Choose;
+    use kernel::{Call, ModelName, Operation, Payload, TenantId};
+
+    use crate::fleet::{Fleet, State};
+    use crate::settings::ModelSettings;
+
+    use super::*;
+
+    fn fleet(state: &State) -> Fleet {
+        let instances: Vec<_> = (0..6).map(|n| serde_json::json!({ "endpoint": format!("http://host-{n}") })).collect();
+        let versions = [serde_json::json!({ "version": "1", "instances": instances })];
+        let model = serde_json::json!({ "model_name": "m", "balance": "prefix_aware", "versions": versions });
+        Fleet::new(&[serde_json::from_value::<ModelSettings>(model).unwrap()], &[], state)
+    }
+
+    /// Where a call of the tenant goes, why, and its slot.
+    fn choose(fleet: &Fleet, tenant: &str, prompt: &str) -> (InstanceId, &'static str, Permit) {
+        let payload = Payload {
+            bytes: prompt.to_owned().into(),
+            model: 0..0,
+            prompt: 0..prompt.len(),
+            tools: 0..0,
+            force_usage: None,
+            blocks: OnceLock::new(),
+        };
+        let call = Call {
+            model: ModelName::new("m"),
+            operation: Operation::Chat,
+            stream: true,
+            wants_usage: true,
+            payload: Arc::new(payload),
+            affinity: None,
+            output_max: None,
+            forward: Arc::new([]),
+        };
+        let deployment = Arc::clone(&fleet.roster().models[&ModelName::new("m")].deployments[0]);
+        let attempt = Attempt { call, deployment, tried: Vec::new(), deadline: Moment::now() };
+        let mut reason = "";
+        let ask = Ask { tenant: &TenantId::new(tenant), tokens: Tokens(100), insists: false };
+        let choice = fleet.choose(&attempt, &ask, &mut |seen| {
+            if let Verdict::Taken(why) = seen.verdict {
+                reason = why;
+            }
+        });
+        let Choice::Taken(id, permit) = choice else { panic!("{choice:?}") };
+        (id, reason, permit)
+    }
+
+    #[test]
+    fn a_prompt_goes_where_its_tenant_sent_it_before_even_after_a_reload() {
+        let (state, prompt) = (State::default(), "Once upon a time. ".repeat(1000));
+        let before = fleet(&state);
+        let (home, reason, first) = choose(&before, "a", &prompt);
+        assert_eq!(reason, "least_work");
+        drop(first);
+        let after = fleet(&state);
+        drop(before);
+        let (at, reason, _again) = choose(&after, "a", &format!("{prompt} And then?"));
+        assert_eq!((at, reason), (home, "prefix"));
+        assert_eq!(choose(&after, "b", &prompt).1, "least_work");
+    }
+
+    #[test]
+    fn a_prompt_counts_as_unread_until_its_answer_begins() {
+        let fleet = fleet(&State::default());
+        let (at, _, mut permit) = choose(&fleet, "a", &"Once upon a time. ".repeat(1000));
+        let unread = || fleet.instances[at.0 as usize].vitals.slots.unread();
+        assert!((4_000..6_000).contains(&unread()), "{}", unread());
+        permit.begun();
+        assert_eq!(unread(), 0);
+    }
+}

@@ -21,14 +21,16 @@ const PROBES_MAX: usize = 128;
 /// A set of instances, a bit each.
 pub(super) type Set = u128;
 
-/// The table. `young` are those who read the block in this era, `old` those who did in the one before: an instance is
-/// forgotten one to two eras after it last read the block, whoever else goes on reading it.
+/// Who read a block in the era it was last used in, and who in the one before: an instance is forgotten one to two eras
+/// after it last read the block, whoever else goes on reading it.
+type Readers = [Set; 2];
+
+/// The table, in columns: they are all zeros at first, which an allocator hands out without touching memory.
 #[derive(Debug)]
 pub(super) struct Index {
     keys: Vec<[u64; WAYS]>,
     used: Vec<[u32; WAYS]>,
-    young: Vec<[Set; WAYS]>,
-    old: Vec<[Set; WAYS]>,
+    readers: Vec<[Readers; WAYS]>,
     /// Ticks in an era.
     era: u32,
 }
@@ -49,8 +51,7 @@ impl Index {
         Self {
             keys: vec![[0; WAYS]; rows],
             used: vec![[0; WAYS]; rows],
-            young: vec![[0; WAYS]; rows],
-            old: vec![[0; WAYS]; rows],
+            readers: vec![[[0; 2]; WAYS]; rows],
             era: tick(Moment::default() + era).max(1),
         }
     }
@@ -102,14 +103,14 @@ impl Index {
     /// Bytes the table takes at most.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.keys) + size_of_val(&*self.used) + size_of_val(&*self.young) + size_of_val(&*self.old)
+        size_of_val(&*self.keys) + size_of_val(&*self.used) + size_of_val(&*self.readers)
     }
 
     fn holders(&self, key: u64, now: u32) -> Set {
         let row = self.row(key);
         let Some(way) = self.way(row, key) else { return 0 };
         let at = Place { row, way };
-        let (young, old) = (get(&self.young, at), get(&self.old, at));
+        let [young, old] = get(&self.readers, at);
         match self.eras(get(&self.used, at), now) {
             0 => young | old,
             1 => young,
@@ -121,15 +122,15 @@ impl Index {
         let row = self.row(key);
         let found = self.way(row, key);
         let at = Place { row, way: found.unwrap_or_else(|| self.stalest(row)) };
-        let (young, old) = match found.map(|_| self.eras(get(&self.used, at), now)) {
-            Some(0) => (get(&self.young, at), get(&self.old, at)),
-            Some(1) => (0, get(&self.young, at)),
-            _ => (0, 0),
+        let [young, old] = get(&self.readers, at);
+        let [young, old] = match found.map(|_| self.eras(get(&self.used, at), now)) {
+            Some(0) => [young, old],
+            Some(1) => [0, young],
+            _ => [0, 0],
         };
         set(&mut self.keys, at, key);
         set(&mut self.used, at, now);
-        set(&mut self.young, at, young | bit);
-        set(&mut self.old, at, old);
+        set(&mut self.readers, at, [young | bit, old]);
     }
 
     /// How many eras lie between.
