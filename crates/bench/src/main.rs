@@ -4,14 +4,18 @@
 //! takes its targets in turn, round after round, and reports medians with the least and the greatest round.
 //! It brings its own upstream and load client, so that nothing but the proxies is a choice. It is no load
 //! tester for users' own servers.
+//!
+//! Beside that, `replay` compares ways of routing in virtual time, where nothing is measured at all.
 
 mod bench;
 mod client;
 mod codec;
 mod figures;
 mod load;
+mod placement;
 mod proc;
 mod process;
+mod replay;
 mod report;
 mod request;
 mod scenario;
@@ -73,6 +77,39 @@ enum Command {
         /// Exit with 1 unless every demand is met.
         #[arg(long)]
         enforce: bool,
+    },
+    /// Published traces against simulated model servers, under ways of routing.
+    Replay {
+        /// Only these traces: conversation, synthetic, tenants.
+        #[arg(long, value_delimiter = ',')]
+        traces: Vec<String>,
+        /// Arrivals, as shares of what the fleet could do if it reused nothing [default: 0.6,0.75,0.9].
+        #[arg(long, value_delimiter = ',')]
+        loads: Vec<f64>,
+        /// Where the report goes.
+        #[arg(long, default_value = "target/bench")]
+        out: PathBuf,
+        /// Draws the pictures of the documentation as well.
+        #[arg(long)]
+        docs: bool,
+        /// Exit with 1 unless every demand is met.
+        #[arg(long)]
+        enforce: bool,
+    },
+    /// How long one decision of `balance: prefix_aware` takes.
+    Placement {
+        /// Where the report goes.
+        #[arg(long, default_value = "target/bench")]
+        out: PathBuf,
+        /// Exit with 1 unless the demand is met.
+        #[arg(long)]
+        enforce: bool,
+    },
+    /// Makes the condensed form of a published trace (traces/ORIGIN.md).
+    Condense {
+        /// JSON lines as Mooncake publishes them.
+        from: PathBuf,
+        to: PathBuf,
     },
     /// Runs the stub upstream alone.
     Upstream {
@@ -143,6 +180,30 @@ async fn obey(command: Command) -> Result<ExitCode> {
         Command::Stage { enforce } => {
             let met = stage::print(&stage::measure().await?);
             Ok(if enforce && !met { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Replay { traces, loads, out, docs, enforce } => {
+            let report = replay::run(&replay::Choice { traces, loads })?;
+            report.write(&out)?;
+            if docs {
+                report.draw("docs/pictures".as_ref())?;
+            }
+            print!("{}", report.verdicts());
+            println!("report: {} (.json beside it)", out.join("replay.txt").display());
+            let failed = enforce && !report.all_met();
+            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Placement { out, enforce } => {
+            let report = placement::measure()?;
+            std::fs::create_dir_all(&out)?;
+            std::fs::write(out.join("placement.json"), serde_json::to_vec_pretty(&report)?)?;
+            print!("{}", report.text());
+            let failed = enforce && !report.met();
+            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Condense { from, to } => {
+            let text = std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
+            std::fs::write(&to, replay::condense(&text)?)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Upstream { port } => {
             upstream::serve(port).await?;
