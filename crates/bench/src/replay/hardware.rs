@@ -1,8 +1,8 @@
 //! What a worker is: a node of eight H100 that serves a model of 70 billion parameters, as roofline figures.
 //!
-//! Mooncake's traces come from nodes of eight GPUs with a model of this size (Qin et al., FAST'25, §5.1: a dummy of
-//! Llama 2 70B on 8 × A800), so they are replayed on their like. The figures are derived here from published ones and
-//! from nothing else. A worker is a straight line where a real one has steps; what is compared are ways of routing, and
+//! Mooncake's traces come from a service whose nodes have eight GPUs, so they are replayed on their like. The figures are
+//! derived here from data sheets and from assumptions that are marked as such; none was fitted to a result. A worker is a
+//! straight line where a real one has steps; what is compared are ways of routing, and
 //! all of them get the same workers.
 
 /// Rates of a worker.
@@ -23,7 +23,7 @@ const BANDWIDTH: f64 = 3.35e12;
 const MEMORY: f64 = 80e9;
 /// Share of FLOPS reached: 38 to 43 % in the training of Llama 3 ("The Llama 3 Herd of Models", table 4).
 const COMPUTE_REACHED: f64 = 0.40;
-/// Share of bandwidth reached: model servers come to some 60 % (Databricks, "LLM Inference Performance Engineering").
+/// Assumed: the share of bandwidth that decoding reaches.
 const BANDWIDTH_REACHED: f64 = 0.60;
 /// Llama 3.1 70B: parameters, width, layers, key-value heads × their width.
 const PARAMETERS: f64 = 70.6e9;
@@ -34,13 +34,13 @@ const KV_WIDTH: f64 = 8.0 * 128.0;
 const BYTES: f64 = 2.0;
 /// vLLM's default `gpu_memory_utilization`.
 const MEMORY_USED: f64 = 0.90;
-/// Activations and buffers per GPU, bytes.
+/// Assumed: activations and buffers per GPU, bytes.
 const BUFFERS: f64 = 2e9;
 /// Key-value pairs in the host: half of a DGX H100's 2 TB, as its data sheet has them.
 const HOST_MEMORY: f64 = 1e12;
-/// PCIe 5 × 16, as measured: 50 of 63 GB/s per GPU.
+/// Assumed: four fifths of the 63 GB/s of PCIe 5 × 16, per GPU.
 const HOST_BANDWIDTH: f64 = 50e9;
-/// Scheduling, launching and sampling a step, seconds.
+/// Assumed: scheduling, launching and sampling a step, seconds.
 const STEP: f64 = 3e-3;
 
 /// Tokens a step may handle: vLLM's default `max_num_batched_tokens` on H100.
