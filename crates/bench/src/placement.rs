@@ -104,6 +104,7 @@ fn candidate(index: usize) -> Candidate {
         unread: Tokens(mix(!(index as u64)) % 20_000),
         micros: 30_000.0,
         score: f64::NAN,
+        told: None,
     }
 }
 

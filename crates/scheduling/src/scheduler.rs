@@ -85,8 +85,7 @@ impl<F: Choose> Scheduler<F> {
     }
 
     /// Places an attempt, and answers.
-    ///
-    /// A block and no `async fn`, whose arguments are kept twice: a waiting call is as large as this future.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice: a waiting call is this large")]
     fn place<'a>(&'a self, ctx: &'a Ctx, mut attempt: Attempt) -> impl Future<Output = Result<Reply>> + Send + 'a {
         async move {
             let Some(queue) = self.queues.get(attempt.deployment.index) else { return Err(unplanned()) };

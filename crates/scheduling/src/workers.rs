@@ -168,7 +168,7 @@ mod tests {
             Box::new(move || tell.send(()).unwrap()) as Job
         };
         (0..WAITING_PER_THREAD).for_each(|_| assert!(pool.submit(job()).is_ok()));
-        let back = pool.submit(job()).err().expect("it is full");
+        let back = pool.submit(job()).expect_err("it is full");
         back();
         drop(hold);
         drop(pool);

@@ -42,6 +42,7 @@ impl House {
             unread: Tokens(self.slots.get(seen.worker).map_or(0, Slots::unread)),
             micros: 30_000.0,
             score: f64::NAN,
+            told: None,
         }
     }
 }
