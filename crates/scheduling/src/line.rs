@@ -120,9 +120,9 @@ impl<W> Line<W> {
         Priority::ALL.into_iter().find_map(of).unwrap_or((Priority::ALL.len(), None))
     }
 
-    /// When the oldest ticket of a class came.
+    /// When the oldest ticket of a class came, whether it could be served or not.
     pub(crate) fn oldest(&self, class: Priority) -> Option<Moment> {
-        self.class(class).oldest().map(|age| age.since)
+        self.class(class).oldest_of_all().map(|age| age.since)
     }
 
     /// Tickets of one tenant, over all classes, and the bytes they hold.
@@ -145,7 +145,7 @@ impl<W> Line<W> {
     }
 
     /// How many tickets would be served before a new one of this owner, about: everybody of higher classes, and of its
-    /// own class as many of each tenant as it has waiting itself.
+    /// own class as many of each tenant as it will have waiting itself.
     pub(crate) fn ahead(&self, class: Priority, tenant: &TenantId) -> usize {
         let higher: usize = Priority::ALL.iter().filter(|other| **other > class).map(|c| self.class(*c).len()).sum();
         let own = self.class(class);
@@ -300,3 +300,76 @@ impl<W> Line<W> {
 
 /// What a request costs where tokens do not count: large enough that shares divide it well.
 const REQUEST: Cost = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Moment = Moment::from_micros(0);
+
+    fn line() -> Line<()> {
+        Line::new(Ranks::new(Duration::from_secs(10), [0; 3]), Fairness::Token)
+    }
+
+    fn owner(tenant: &str, weight: u32) -> Owner {
+        Owner { tenant: TenantId::new(tenant), key: None, weights: (weight, 1) }
+    }
+
+    fn join(line: &mut Line<()>, tenant: &str, cost: Cost) {
+        let age = line.age(NOW);
+        let (class, owner) = (Priority::Normal, owner(tenant, 1));
+        line.push(Ticket { class, owner, age, cost, bytes: 1, waiter: () });
+    }
+
+    fn turn(line: &mut Line<()>) -> (String, Charge) {
+        let at = line.next(NOW).unwrap();
+        let (ticket, charge) = line.admit(at, NOW).unwrap();
+        (ticket.owner.tenant.to_string(), charge)
+    }
+
+    #[test]
+    fn an_estimate_that_was_too_high_keeps_no_newcomer_back() {
+        let mut line = line();
+        let running: Vec<Charge> = (0..8).map(|_| line.pass(Priority::Normal, &owner("old", 1), 1_000)).collect();
+        (0..8).for_each(|_| join(&mut line, "old", 1_000));
+        (0..8).for_each(|_| join(&mut line, "new", 1_000));
+        running.into_iter().for_each(|charge| line.settle(charge, Some(10)));
+        let turns: String = (0..8).map(|_| if turn(&mut line).0 == "new" { 'n' } else { 'o' }).collect();
+        assert_eq!(turns, "nononono");
+    }
+
+    #[test]
+    fn a_tenant_that_was_parked_is_not_made_up_for_and_does_not_age_its_class() {
+        let mut line = line();
+        join(&mut line, "parked", 100);
+        let at = line.next(NOW).unwrap();
+        line.park(at);
+        assert_eq!((line.next(NOW), line.foremost().1, line.oldest(Priority::Normal)), (None, None, Some(NOW)));
+        (0..4).for_each(|_| join(&mut line, "other", 100));
+        for _ in 0..3 {
+            let (tenant, charge) = turn(&mut line);
+            assert_eq!(tenant, "other");
+            line.settle(charge, Some(100));
+        }
+        join(&mut line, "parked", 100);
+        line.unpark(|_, _| true);
+        join(&mut line, "other", 100);
+        let turns: Vec<String> = (0..4).map(|_| turn(&mut line).0).collect();
+        assert_eq!(turns, ["parked", "other", "parked", "other"]);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn a_full_line_puts_out_the_newest_of_whoever_has_most_for_its_share() {
+        let mut line = line();
+        (0..3).for_each(|_| join(&mut line, "flood", 1));
+        join(&mut line, "quiet", 1);
+        assert!(line.push_out(Priority::Low, &owner("x", 1)).is_none(), "nobody leaves for a lower class");
+        assert!(line.push_out(Priority::Normal, &owner("flood", 1)).is_none(), "nor for one who has as many");
+        let out = line.push_out(Priority::Normal, &owner("quiet", 1)).unwrap();
+        assert_eq!((out.owner.tenant.as_str(), out.age.number), ("flood", 3));
+        assert!(line.push_out(Priority::High, &owner("flood", 1)).is_some(), "a higher class goes before all");
+    }
+}

@@ -7,7 +7,8 @@ use kernel::{Error, Origin};
 
 use crate::queue::{RETRY_MIN, Refused};
 
-/// The error for a refusal; `waited` is how long the call had waited for it, `label` the deployment.
+/// The error for a refusal; `waited` is how long the call had waited for it, `retry_after` what the pace of the line
+/// suggests.
 pub(crate) fn error(refused: Refused, waited: Duration, retry_after: Duration) -> Error {
     let gateway = |kind, message: String| Error::new(kind, Origin::Gateway, message);
     match refused {

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use kernel::{Moment, Priority, TenantId};
+use kernel::{InstanceId, Moment, Priority, TenantId};
 use slab::Slab;
 use tokio::sync::oneshot;
 
@@ -15,6 +15,7 @@ pub(crate) struct Running(Mutex<Slab<Entry>>);
 #[derive(Debug)]
 struct Entry {
     deployment: usize,
+    instance: InstanceId,
     class: Priority,
     tenant: TenantId,
     /// Tokens of quota it holds.
@@ -34,8 +35,9 @@ pub(crate) struct Stop<'a> {
 /// Who may be put back for a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Victims<'a> {
-    /// It needs a slot of its own deployment: a low call's if it is high, or one that borrows if it is within its quota.
-    Slot { high: bool, within: bool },
+    /// It needs a slot of its own deployment, on an instance that has not failed it: a low call's if it is high, or one
+    /// that borrows if it is within its quota.
+    Slot { high: bool, within: bool, tried: &'a [InstanceId] },
     /// It needs so many tokens, and a call, of a quota that others have borrowed.
     Quota { tokens: u64, class: Priority, tenant: &'a TenantId },
 }
@@ -44,13 +46,13 @@ impl Running {
     /// A call was placed.
     pub(crate) fn enter(
         &self,
-        deployment: usize,
+        (deployment, instance): (usize, InstanceId),
         (class, tenant): (Priority, &TenantId),
         tokens: u64,
         since: Moment,
     ) -> Stop<'_> {
         let (stop, told) = oneshot::channel();
-        let entry = Entry { deployment, class, tenant: tenant.clone(), tokens, since, stop };
+        let entry = Entry { deployment, instance, class, tenant: tenant.clone(), tokens, since, stop };
         Stop { running: self, at: self.lock().insert(entry), told }
     }
 
@@ -62,10 +64,11 @@ impl Running {
         for (at, entry) in &*running {
             let borrowed = || quotas.borrowed(&entry.tenant, entry.class);
             let fits = match who {
-                Victims::Slot { high, within } => {
+                Victims::Slot { high, within, tried } => {
                     let low = high && entry.class == Priority::Low;
                     let borrows = || within && entry.tenant != *tenant && borrowed() > 0.0;
-                    entry.deployment == deployment && (low || borrows())
+                    let helps = entry.deployment == deployment && !tried.contains(&entry.instance);
+                    helps && (low || borrows())
                 }
                 Victims::Quota { class, tenant, .. } => {
                     let related = || quotas.related((&entry.tenant, entry.class), (tenant, class));
@@ -153,10 +156,13 @@ mod tests {
         let (running, quotas) = (Running::default(), Quotas::default());
         let tenant = TenantId::new("t");
         let at = |micros| Moment::from_micros(micros);
-        let mut old = running.enter(1, (Priority::Low, &tenant), 0, at(1));
-        let mut young = running.enter(1, (Priority::Low, &tenant), 0, at(2));
-        let mut other = running.enter(2, (Priority::Low, &tenant), 0, at(3));
-        let slot = Victims::Slot { high: true, within: false };
+        let mut old = running.enter((1, InstanceId(0)), (Priority::Low, &tenant), 0, at(1));
+        let mut young = running.enter((1, InstanceId(1)), (Priority::Low, &tenant), 0, at(2));
+        let mut other = running.enter((2, InstanceId(0)), (Priority::Low, &tenant), 0, at(3));
+        let slot = Victims::Slot { high: true, within: false, tried: &[] };
+        let tried = [InstanceId(0), InstanceId(1)];
+        let nowhere = Victims::Slot { high: true, within: false, tried: &tried };
+        assert_eq!(running.put_back(1, &tenant, nowhere, &quotas), 0, "it could not go there");
         assert_eq!(running.put_back(1, &tenant, slot, &quotas), 1);
         assert!(young.told.try_recv().is_ok());
         assert!(old.told.try_recv().is_err() && other.told.try_recv().is_err());

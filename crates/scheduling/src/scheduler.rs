@@ -92,10 +92,11 @@ impl<F: Choose> Scheduler<F> {
             let mut past = Past::default();
             loop {
                 let (go, estimate) = self.granted(ctx, queue, &attempt, &mut past).await?;
+                let instance = go.instance;
                 let (mut turn, serving, kept) = self.set_out(ctx, queue, attempt, go, past.put_back);
                 let answered = match kept {
                     None => serving.await,
-                    Some(kept) => match self.unless_put_back(ctx, queue, estimate, serving).await {
+                    Some(kept) => match self.unless_put_back(ctx, (queue.id, instance), estimate, serving).await {
                         Some(answered) => answered,
                         None => {
                             turn.ended(Verdict::Undone);
@@ -138,12 +139,12 @@ impl<F: Choose> Scheduler<F> {
     async fn unless_put_back(
         &self,
         ctx: &Ctx,
-        queue: &Queue,
+        at: (usize, InstanceId),
         estimate: Estimate,
         mut serving: Serving<'_>,
     ) -> Option<Result<Reply>> {
         let (class, tenant) = (ctx.facts().priority, &ctx.facts().caller.tenant);
-        let mut stop = self.shared.running.enter(queue.id, (class, tenant), estimate.occupies().0, clock::now());
+        let mut stop = self.shared.running.enter(at, (class, tenant), estimate.occupies().0, clock::now());
         // When it is put back, the call at the backend ends and its slot is free before its turn is over: `serving` is
         // dropped here.
         tokio::select! {
@@ -198,7 +199,10 @@ impl<F: Choose> Scheduler<F> {
         if let Answer::Wait(place) = &answer {
             joined = Some(place.ahead);
             ctx.note(Note::Joined(u32::try_from(place.ahead.0).unwrap_or(u32::MAX), place.ahead.1));
-            self.make_way(queue, &asking);
+            // It may have been let go on while it joined.
+            if place.called.is_empty() {
+                self.make_way(queue, &asking);
+            }
         }
         (answer, Sighting { attempt, estimate, waited: Duration::ZERO, joined, put_back: past.put_back })
     }
@@ -229,7 +233,7 @@ impl<F: Choose> Scheduler<F> {
             Some(_) => return,
             None => {
                 let within = quotas.covers(tenant, class) && quotas.within(tenant, class, tokens);
-                Victims::Slot { high: class == Priority::High, within }
+                Victims::Slot { high: class == Priority::High, within, tried: &asking.attempt.tried }
             }
         };
         running.put_back(queue.id, tenant, who, quotas);

@@ -39,7 +39,11 @@ fn queue(line: &LineView) -> Value {
 }
 
 fn quota(quota: &QuotaView) -> Value {
-    let side = |(nominal, used): (Option<u64>, u64)| json!({ "nominal": nominal, "used": used, "borrowed": nominal.map(|nominal| used.saturating_sub(nominal)) });
+    let side = |(nominal, used): (Option<u64>, u64)| {
+        // What the members of a cohort use is theirs: it borrows nothing.
+        let borrowed = nominal.filter(|_| quota.tenant.is_some()).map(|nominal| used.saturating_sub(nominal));
+        json!({ "nominal": nominal, "used": used, "borrowed": borrowed })
+    };
     let [calls, tokens] = quota.amounts;
     json!({
         "tenant": quota.tenant.as_ref().map(|tenant| tenant.as_str()),

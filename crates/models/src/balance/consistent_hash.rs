@@ -40,8 +40,9 @@ impl Balance for Rendezvous {
         };
         let fill = Fill::of(candidates);
         let home = candidates.iter().map(lot).fold(f64::INFINITY, f64::min);
-        let mut pick = least(candidates, "session", |one| if fill.is_reached(one) { f64::INFINITY } else { lot(one) });
-        if candidates.get(pick.position).is_some_and(|taken| taken.score > home) {
+        let reason = if wanted.affinity.is_some() { "session" } else { "lot" };
+        let mut pick = least(candidates, reason, |one| if fill.is_reached(one) { f64::INFINITY } else { lot(one) });
+        if wanted.affinity.is_some() && candidates.get(pick.position).is_some_and(|taken| taken.score > home) {
             pick.reason = "session_overflow";
         }
         pick

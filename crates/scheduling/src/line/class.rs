@@ -14,8 +14,8 @@ use super::{Age, Cost, Owner, Ticket};
 pub(super) struct Class<W> {
     tenants: Level<TenantId, Tenant>,
     tickets: Slab<Ticket<W>>,
-    /// Every ticket in the order of arrival.
-    ages: BTreeSet<Age>,
+    /// The oldest ticket of every tenant that could be served.
+    oldest: BTreeSet<(Age, usize)>,
     bytes: u64,
     parked: usize,
 }
@@ -24,7 +24,10 @@ pub(super) struct Class<W> {
 #[derive(Debug, Default)]
 struct Tenant {
     keys: Level<Option<KeyId>, Key>,
-    waiting: usize,
+    /// Every ticket in the order of arrival.
+    ages: BTreeSet<Age>,
+    /// Its entry among the oldest of its class.
+    oldest: Option<Age>,
     bytes: u64,
     /// Its quota is used up.
     parked: bool,
@@ -43,13 +46,13 @@ pub(crate) struct Charge {
     key: usize,
     /// What was charged, before it was divided by shares.
     pub(super) cost: Cost,
-    /// Charged and lifted, at either level.
-    shares: [(Cost, Cost); 2],
+    /// What was charged at either level, by share.
+    shares: [Cost; 2],
 }
 
 impl<W> Default for Class<W> {
     fn default() -> Self {
-        Self { tenants: Level::default(), tickets: Slab::new(), ages: BTreeSet::new(), bytes: 0, parked: 0 }
+        Self { tenants: Level::default(), tickets: Slab::new(), oldest: BTreeSet::new(), bytes: 0, parked: 0 }
     }
 }
 
@@ -72,7 +75,7 @@ impl Key {
 
 impl<W> Class<W> {
     pub(super) fn len(&self) -> usize {
-        self.ages.len()
+        self.tickets.len()
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -85,12 +88,17 @@ impl<W> Class<W> {
 
     pub(super) fn of_tenant(&self, tenant: &TenantId) -> (usize, u64) {
         let found = self.tenants.find(tenant).and_then(|at| self.tenants.get(at));
-        found.map_or((0, 0), |member| (member.inner.waiting, member.inner.bytes))
+        found.map_or((0, 0), |member| (member.inner.ages.len(), member.inner.bytes))
     }
 
-    /// When the oldest ticket came, if anybody can be served.
+    /// The oldest ticket that could be served: those of parked tenants, who wait for themselves, do not count.
     pub(super) fn oldest(&self) -> Option<Age> {
-        (self.tenants.waiting() > 0).then(|| self.ages.first().copied()).flatten()
+        self.oldest.first().map(|(age, _)| *age)
+    }
+
+    /// The oldest ticket of all.
+    pub(super) fn oldest_of_all(&self) -> Option<Age> {
+        self.tenants.iter().filter_map(|(_, member)| member.inner.ages.first().copied()).min()
     }
 
     pub(super) fn has_parked(&self) -> bool {
@@ -110,10 +118,9 @@ impl<W> Class<W> {
 
     pub(super) fn push(&mut self, ticket: Ticket<W>) {
         let at = self.tenants.member(&ticket.owner.tenant, ticket.owner.weights.0);
-        self.ages.insert(ticket.age);
         self.bytes += ticket.bytes;
         let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner) else { return };
-        tenant.waiting += 1;
+        tenant.ages.insert(ticket.age);
         tenant.bytes += ticket.bytes;
         let key = tenant.keys.member(&ticket.owner.key, ticket.owner.weights.1);
         let age = ticket.age;
@@ -129,7 +136,10 @@ impl<W> Class<W> {
         let parked = tenant.parked;
         match self.tenants.stands(at) {
             true => self.follow(at),
-            false if !parked => self.tenants.enter(at, age),
+            false if !parked => {
+                self.tenants.enter(at, age);
+                self.remember_oldest(at);
+            }
             false => {}
         }
     }
@@ -151,7 +161,7 @@ impl<W> Class<W> {
                 let key = member.inner.keys.member(&owner.key, owner.weights.1);
                 (key, member.inner.keys.pass(key, cost))
             }
-            None => (0, (0, 0)),
+            None => (0, 0),
         };
         Charge { class, tenant, key, cost, shares: [above, below] }
     }
@@ -180,24 +190,23 @@ impl<W> Class<W> {
         let tenant = &mut self.tenants.get_mut(at)?.inner;
         let place = tenant.keys.get_mut(key)?.inner.remove(age)?;
         let ticket = self.tickets.try_remove(place)?;
-        tenant.waiting -= 1;
+        tenant.ages.remove(&age);
         tenant.bytes -= ticket.bytes;
         self.bytes -= ticket.bytes;
-        self.ages.remove(&age);
         match oldest(&tenant.keys, key) {
             Some(next) if tenant.keys.stands(key) => tenant.keys.show(key, next),
             // Hidden: it comes back when the round is over.
             Some(_) => {}
             None => tenant.keys.leave(key),
         }
-        match tenant.waiting {
-            0 => {
-                if std::mem::take(&mut tenant.parked) {
-                    self.parked -= 1;
-                }
-                self.tenants.leave(at);
+        if tenant.ages.is_empty() {
+            if std::mem::take(&mut tenant.parked) {
+                self.parked -= 1;
             }
-            _ => self.follow(at),
+            self.tenants.leave(at);
+            self.remember_oldest(at);
+        } else {
+            self.follow(at);
         }
         Some(ticket)
     }
@@ -210,6 +219,21 @@ impl<W> Class<W> {
             Some(age) if !tenant.parked => self.tenants.show(at, age),
             _ => self.tenants.hide(at),
         }
+        self.remember_oldest(at);
+    }
+
+    /// Brings the class's list of the oldest up to date with one tenant.
+    fn remember_oldest(&mut self, at: usize) {
+        let stands = self.tenants.stands(at);
+        let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner) else { return };
+        let oldest = tenant.ages.first().copied().filter(|_| stands);
+        if tenant.oldest == oldest {
+            return;
+        }
+        if let Some(age) = std::mem::replace(&mut tenant.oldest, oldest) {
+            self.oldest.remove(&(age, at));
+        }
+        self.oldest.extend(oldest.map(|age| (age, at)));
     }
 
     /// Passes over a key for a moment.
@@ -235,6 +259,7 @@ impl<W> Class<W> {
         {
             self.parked += 1;
             self.tenants.leave(at);
+            self.remember_oldest(at);
         }
     }
 
@@ -250,6 +275,7 @@ impl<W> Class<W> {
             if let Some(age) = tenant.keys.first().and_then(|key| oldest(&tenant.keys, key)) {
                 self.tenants.enter(at, age);
             }
+            self.remember_oldest(at);
         }
     }
 
@@ -257,7 +283,7 @@ impl<W> Class<W> {
     /// share) has.
     pub(super) fn push_out(&mut self, than: Option<(usize, u32)>) -> Option<Ticket<W>> {
         let load = |waiting: usize, weight: u32| waiting as f64 / f64::from(weight.max(1));
-        let loads = self.tenants.iter().map(|(at, member)| (at, load(member.inner.waiting, member.weight())));
+        let loads = self.tenants.iter().map(|(at, member)| (at, load(member.inner.ages.len(), member.weight())));
         let (at, most) = loads.max_by(|a, b| a.1.total_cmp(&b.1))?;
         if than.is_some_and(|(waiting, weight)| load(waiting, weight) >= most) {
             return None;
@@ -274,7 +300,7 @@ impl<W> Class<W> {
                 tenant.inner.keys.sweep(|key| !key.0.is_empty());
             }
         }
-        self.tenants.sweep(|tenant| tenant.waiting > 0);
+        self.tenants.sweep(|tenant| !tenant.ages.is_empty());
     }
 
     #[cfg(test)]
@@ -287,8 +313,8 @@ impl<W> Class<W> {
     }
 
     pub(super) fn show_all(&self, to: &mut dyn FnMut(&TenantId, usize, u64, Cost)) {
-        for (_, member) in self.tenants.iter().filter(|(_, member)| member.inner.waiting > 0) {
-            to(&member.key, member.inner.waiting, member.inner.bytes, member.counter);
+        for (_, member) in self.tenants.iter().filter(|(_, member)| !member.inner.ages.is_empty()) {
+            to(&member.key, member.inner.ages.len(), member.inner.bytes, member.counter());
         }
     }
 }

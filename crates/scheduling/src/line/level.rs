@@ -1,7 +1,9 @@
 //! Fair turns among members of one level: the virtual token counter of Sheng et al. (OSDI 2024).
 //!
-//! Everybody has a counter of the service they got, divided by their share. Who has the least goes next. Whoever comes
-//! back after having had nothing to ask for is lifted to the least of those who wait, so that idleness saves nothing up.
+//! Everybody has a counter of the service they got, divided by their share: what is settled, and what calls that are being
+//! served are thought to cost. Who has the least goes next. Whoever comes back after having had nothing to ask for is
+//! lifted to what is settled of who goes next, so that idleness saves nothing up; what is only thought lifts nobody, or an
+//! estimate that was too high would keep newcomers back after it has been corrected.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -18,7 +20,7 @@ pub(super) struct Level<K, M> {
     index: HashMap<K, usize, FixedState>,
     /// Counter, age of the oldest ticket, member.
     line: BTreeSet<(Cost, Age, usize)>,
-    /// The counter of whoever left the line last.
+    /// What was settled of whoever left the line last.
     left: Cost,
 }
 
@@ -27,9 +29,9 @@ pub(super) struct Level<K, M> {
 pub(super) struct Member<K, M> {
     pub(super) key: K,
     /// Service so far, by share.
-    pub(super) counter: Cost,
-    /// By how much its counter was lifted in all.
-    pub(super) lifted: Cost,
+    settled: Cost,
+    /// What calls being served are thought to cost, by share.
+    unsettled: Cost,
     weight: u32,
     /// Its entry in the line.
     place: Option<(Cost, Age)>,
@@ -48,6 +50,11 @@ impl<K, M> Member<K, M> {
     pub(super) fn weight(&self) -> u32 {
         self.weight
     }
+
+    /// Service so far and to come, by share.
+    pub(super) fn counter(&self) -> Cost {
+        self.settled.saturating_add(self.unsettled)
+    }
 }
 
 impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
@@ -58,8 +65,8 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
             None => {
                 let new = Member {
                     key: key.clone(),
-                    counter: 0,
-                    lifted: 0,
+                    settled: 0,
+                    unsettled: 0,
                     weight: 1,
                     place: None,
                     running: 0,
@@ -107,7 +114,7 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
         self.line.first().zip(self.line.last()).map_or(0, |(least, most)| most.0 - least.0)
     }
 
-    /// Enters the line, lifted to the least who waits (to whoever left last where nobody does).
+    /// Enters the line, lifted to who goes next (to whoever left last where nobody waits).
     pub(super) fn enter(&mut self, at: usize, age: Age) {
         self.lift(at);
         self.show(at, age);
@@ -116,7 +123,7 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
     /// Enters the line where it stood before: passed over for a moment, not gone.
     pub(super) fn show(&mut self, at: usize, age: Age) {
         let Some(member) = self.members.get_mut(at) else { return };
-        let place = (member.counter, age);
+        let place = (member.counter(), age);
         match member.place.replace(place) {
             Some(same) if same == place => return,
             Some((counter, age)) => drop(self.line.remove(&(counter, age, at))),
@@ -135,53 +142,43 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
     /// Leaves the line: nothing left to ask for.
     pub(super) fn leave(&mut self, at: usize) {
         self.hide(at);
-        self.left = self.members.get(at).map_or(self.left, |member| member.counter);
+        self.left = self.members.get(at).map_or(self.left, |member| member.settled);
     }
 
     pub(super) fn stands(&self, at: usize) -> bool {
         self.members.get(at).is_some_and(|member| member.place.is_some())
     }
 
-    /// Charges for service to come. Gives what was charged, by share, and how much it has been lifted until now.
-    pub(super) fn charge(&mut self, at: usize, cost: Cost) -> (Cost, Cost) {
-        let Some(member) = self.members.get_mut(at) else { return (0, 0) };
+    /// Charges for service to come; gives what was charged, by share.
+    pub(super) fn charge(&mut self, at: usize, cost: Cost) -> Cost {
+        let Some(member) = self.members.get_mut(at) else { return 0 };
         let share = cost / Cost::from(member.weight);
-        member.counter = member.counter.saturating_add(share);
+        member.unsettled = member.unsettled.saturating_add(share);
         member.running += 1;
-        let (lifted, place) = (member.lifted, member.place);
-        if let Some((_, age)) = place {
-            self.show(at, age);
-        }
-        (share, lifted)
+        self.follow(at);
+        share
     }
 
     /// The same for a member that got its turn without waiting: it comes and leaves.
-    pub(super) fn pass(&mut self, at: usize, cost: Cost) -> (Cost, Cost) {
+    pub(super) fn pass(&mut self, at: usize, cost: Cost) -> Cost {
         let waits = self.stands(at);
         if !waits {
             self.lift(at);
         }
-        let charged = self.charge(at, cost);
+        let share = self.charge(at, cost);
         if !waits {
             self.leave(at);
         }
-        charged
+        share
     }
 
-    /// Replaces a charge by the true cost. What is given back of a charge from before a lift does not undo the lift.
-    pub(super) fn settle(&mut self, at: usize, (share, lifted): (Cost, Cost), cost: Cost) {
+    /// Replaces a charge by the true cost.
+    pub(super) fn settle(&mut self, at: usize, share: Cost, cost: Cost) {
         let Some(member) = self.members.get_mut(at) else { return };
         member.running = member.running.saturating_sub(1);
-        let cost = cost / Cost::from(member.weight);
-        if cost >= share {
-            member.counter = member.counter.saturating_add(cost - share);
-        } else {
-            let back = (share - cost).saturating_sub(member.lifted - lifted);
-            member.counter = member.counter.saturating_sub(back);
-        }
-        if let Some((_, age)) = member.place {
-            self.show(at, age);
-        }
+        member.unsettled = member.unsettled.saturating_sub(share);
+        member.settled = member.settled.saturating_add(cost / Cost::from(member.weight));
+        self.follow(at);
     }
 
     /// Forgets members who ask for nothing and would be lifted anyway if they came back.
@@ -189,7 +186,7 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
         let floor = self.floor();
         let Self { members, index, .. } = self;
         members.retain(|_, member| {
-            let stays = member.place.is_some() || member.running > 0 || member.counter > floor || keep(&member.inner);
+            let stays = member.place.is_some() || member.running > 0 || member.settled > floor || keep(&member.inner);
             if !stays {
                 index.remove(&member.key);
             }
@@ -198,15 +195,20 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
     }
 
     fn floor(&self) -> Cost {
-        self.line.first().map_or(self.left, |(counter, ..)| *counter)
+        self.first().and_then(|at| self.members.get(at)).map_or(self.left, |member| member.settled)
     }
 
     fn lift(&mut self, at: usize) {
         let floor = self.floor();
         if let Some(member) = self.members.get_mut(at) {
-            let by = floor.saturating_sub(member.counter);
-            member.counter += by;
-            member.lifted += by;
+            member.settled = member.settled.max(floor);
+        }
+    }
+
+    /// Brings its place in the line up to date with its counter.
+    fn follow(&mut self, at: usize) {
+        if let Some((_, age)) = self.members.get(at).and_then(|member| member.place) {
+            self.show(at, age);
         }
     }
 }

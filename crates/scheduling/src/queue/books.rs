@@ -143,6 +143,24 @@ impl Books {
         let bytes = waiter.attempt.call.payload.bytes.len() as u64;
         let ahead = self.line.ahead(class, &owner.tenant);
         let wait = self.drain.estimate(ahead + 1, now);
+        // Who was let in once and is put back is not refused: there are never more of them than slots.
+        let pushed_out = if age.is_some() { Vec::new() } else { self.admit(asking, bytes, wait, now)? };
+        let age = *age.get_or_insert_with(|| self.line.age(since));
+        let cost = asking.estimate.cost(&self.rules.weights);
+        let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
+        self.drain.turned(0, self.line.len(), now);
+        Ok(Joined { name, ahead: (ahead, wait), pushed_out })
+    }
+
+    /// Lets a newcomer in, if it is not too late or too much for its tenant or for all.
+    fn admit(
+        &mut self,
+        asking: &Asking<'_>,
+        bytes: u64,
+        wait: Option<Duration>,
+        now: Moment,
+    ) -> Result<PushedOut, Refused> {
+        let (class, owner) = (asking.class, asking.owner);
         let left = asking.attempt.deadline.since(now);
         if self.rules.shedding
             && let Some(wait) = wait.filter(|wait| *wait > left * 2)
@@ -153,12 +171,7 @@ impl Books {
         if waiting >= self.rules.tenant_waiting_max || held + bytes > self.rules.tenant_bytes_max {
             return Err(Refused::TenantFull(self.retry_after(waiting, now)));
         }
-        let pushed_out = self.make_room(class, owner, bytes, now)?;
-        let age = *age.get_or_insert_with(|| self.line.age(since));
-        let cost = asking.estimate.cost(&self.rules.weights);
-        let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
-        self.drain.turned(0, self.line.len(), now);
-        Ok(Joined { name, ahead: (ahead, wait), pushed_out })
+        self.make_room(class, owner, bytes, now)
     }
 
     /// Makes room for one more, at the cost of less deserving ones.

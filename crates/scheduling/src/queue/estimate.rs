@@ -11,8 +11,10 @@ use crate::settings::TokenWeights;
 /// What calls of one deployment turned out to be.
 #[derive(Debug)]
 pub(crate) struct Estimator {
-    /// Bytes of prompt, as JSON, for one token.
-    bytes_per_token: f64,
+    /// Bytes of prompt, as JSON, and tokens that they turned out to be. Sums, so that a prompt counts by its length: the
+    /// JSON around short ones says nothing about long ones.
+    bytes: f64,
+    tokens: f64,
     /// Answers of all tenants.
     all: Length,
     tenants: HashMap<TenantId, Length, FixedState>,
@@ -38,8 +40,9 @@ pub(crate) struct Estimate {
 
 /// What one call counts: the last twenty or so decide.
 const NEW: f64 = 0.05;
-/// English prose in JSON; other languages and code are learned.
-const BYTES_PER_TOKEN: f64 = 4.0;
+/// English prose in JSON is four bytes a token; other languages and code are learned.
+const FIRST_BYTES: f64 = 4_000.0;
+const FIRST_TOKENS: f64 = 1_000.0;
 /// What is believed before the first answer: the median of public conversation traces is near it.
 const FIRST: Length = Length { mean: 256.0, spread: 128.0 };
 /// Bound: tenants with a length of their own; others are estimated from all.
@@ -47,7 +50,7 @@ const TENANTS_MAX: usize = 10_000;
 
 impl Default for Estimator {
     fn default() -> Self {
-        Self { bytes_per_token: BYTES_PER_TOKEN, all: FIRST, tenants: HashMap::default() }
+        Self { bytes: FIRST_BYTES, tokens: FIRST_TOKENS, all: FIRST, tenants: HashMap::default() }
     }
 }
 
@@ -60,7 +63,7 @@ impl Estimator {
         let output = if call.operation == kernel::Operation::Embedding { 0.0 } else { length.mean };
         let high = if output > 0.0 { output + 3.0 * length.spread } else { 0.0 };
         Estimate {
-            input: (bytes as f64 / self.bytes_per_token).ceil() as u64,
+            input: (bytes as f64 * self.tokens / self.bytes).ceil() as u64,
             output: (output.ceil() as u64).min(most),
             output_high: (high.ceil() as u64).min(most),
         }
@@ -72,8 +75,8 @@ impl Estimator {
             return;
         }
         if usage.input.0 > 0 && bytes > 0 {
-            let ratio = (bytes as f64 / usage.input.0 as f64).clamp(0.25, 64.0);
-            self.bytes_per_token += NEW * (ratio - self.bytes_per_token);
+            self.bytes += NEW * (bytes as f64 - self.bytes);
+            self.tokens += NEW * (usage.input.0 as f64 - self.tokens);
         }
         // Embeddings have no answer in tokens.
         if usage.output.0 == 0 {
@@ -173,6 +176,18 @@ mod tests {
         assert!((2_000..2_100).contains(&estimate.output_high), "{estimate:?}");
         assert_eq!(estimator.estimate(&long, &call(300, Some(50))).output_high, 50);
         assert_eq!(estimator.estimate(&new, &call(300, None)).output, 2_000, "a newcomer is thought to be like all");
+    }
+
+    #[test]
+    fn short_prompts_say_little_about_long_ones() {
+        let (mut estimator, tenant) = (Estimator::default(), TenantId::new("t"));
+        for _ in 0..10 {
+            // "Hello" is a token or two in sixty bytes of JSON.
+            estimator.learn(&tenant, 60, &used(2, 10));
+            estimator.learn(&tenant, 30_000, &used(10_000, 10));
+        }
+        let estimate = estimator.estimate(&tenant, &call(9_000, None));
+        assert!((2_800..3_300).contains(&estimate.input), "{estimate:?}");
     }
 
     #[test]

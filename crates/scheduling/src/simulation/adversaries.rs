@@ -37,11 +37,13 @@ fn usual(tenant: usize, at: Duration, random: &Random) -> Call {
 
 /// The share of the work that the adversary got while both had something waiting.
 fn share(adversary: impl Fn(u64, &Random) -> Call) -> f64 {
-    const CALLS: u64 = 1_000;
+    share_of(|random| usual(HONEST, Duration::ZERO, random), adversary, 1_000)
+}
+
+fn share_of(honest: impl Fn(&Random) -> Call, adversary: impl Fn(u64, &Random) -> Call, count: u64) -> f64 {
     let random = Random::seeded(7);
-    let honest = (0..CALLS).map(|_| usual(HONEST, Duration::ZERO, &random));
-    let calls: Vec<Call> =
-        honest.collect::<Vec<_>>().into_iter().chain((0..CALLS).map(|n| adversary(n, &random))).collect();
+    let mut calls: Vec<Call> = (0..count).map(|_| honest(&random)).collect();
+    calls.extend((0..count).map(|number| adversary(number, &random)));
     let scene = Scene {
         settings: Settings { queue_max: 10_000, shedding: false, ..Settings::default() },
         deployments: vec![vec![Machine { slots: 2, room: None, node: None }; 2]],
@@ -122,6 +124,26 @@ fn prompts_that_others_have_paid_for_gain_nothing() {
     gains_nothing(|_, random| {
         let call = usual(ADVERSARY, Duration::ZERO, random);
         Call { cached: call.input * 9 / 10, ..call }
+    });
+}
+
+#[test]
+fn estimates_that_are_far_too_high_keep_no_newcomer_back() {
+    // What one asks for and gets is short; the first estimate is more than ten times that.
+    let short = |tenant, at, random: &Random| Call { output: 20, input: 20, ..usual(tenant, at, random) };
+    let share = share_of(
+        |random| short(HONEST, Duration::ZERO, random),
+        |_, random| short(ADVERSARY, Duration::from_millis(200), random),
+        400,
+    );
+    assert!((0.47..0.53).contains(&share), "who came a little later got {share} of the work");
+}
+
+#[test]
+fn teaching_the_estimator_long_answers_and_asking_for_short_ones_gains_nothing() {
+    gains_nothing(|number, random| {
+        let output = if number % 20 < 5 { 400 } else { 1 };
+        Call { output, ..usual(ADVERSARY, Duration::ZERO, random) }
     });
 }
 
