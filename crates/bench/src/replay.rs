@@ -9,6 +9,7 @@ mod line;
 mod plot;
 mod policy;
 mod report;
+mod sharing;
 mod simulation;
 mod trace;
 mod worker;
@@ -105,7 +106,7 @@ pub(crate) fn run(choice: &Choice) -> Result<Report> {
     }
     let loads = if choice.loads.is_empty() { LOADS.to_vec() } else { choice.loads.clone() };
     let mut report = Report::default();
-    for kind in kinds {
+    for kind in &kinds {
         let trace = Trace::read(kind)?;
         let chains: Vec<Vec<u64>> = trace.calls.iter().map(trace::Call::chain).collect();
         let (ceiling, hits) = (trace.ceiling(), trace.hits());
@@ -124,6 +125,10 @@ pub(crate) fn run(choice: &Choice) -> Result<Report> {
                 report.add(&trace, rows.collect());
             }
         }
+    }
+    // Only where there are tenants.
+    if let Some(kind) = kinds.iter().find(|kind| kind.name == "tenants") {
+        report.share(sharing::play(&Trace::read(kind)?));
     }
     Ok(report)
 }

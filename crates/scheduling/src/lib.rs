@@ -6,6 +6,7 @@
 mod clock;
 mod line;
 mod memory;
+mod order;
 mod queue;
 mod quota;
 mod refusal;
@@ -19,6 +20,7 @@ mod state;
 mod turn;
 mod workers;
 
+pub use order::{Order, Running};
 pub use scheduler::Scheduler;
 pub use settings::{Allowance, CohortSettings, Fairness, QuotaSettings, Reserved, Settings, TokenWeights};
 pub use state::State;

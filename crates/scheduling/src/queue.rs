@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use self::books::Joined;
 pub(crate) use self::books::{Books, Rules};
 pub(crate) use self::drain::RETRY_MIN;
-pub(crate) use self::estimate::Estimate;
 #[cfg(test)]
 pub(crate) use self::estimate::cost_of;
+pub(crate) use self::estimate::{Estimate, Estimator, cost};
 use crate::clock;
 use crate::line::{Age, Charge, Name, Owner, Ticket};
 use crate::quota::{self, Claim, Quotas};

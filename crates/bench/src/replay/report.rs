@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::trace::Trace;
-use super::{Memory, Row, plot, policy};
+use super::{Memory, Row, plot, policy, sharing};
 use crate::figures::{Outcome, Verdict};
 
 /// Demanded: p99 of the time to the first token, by the best rival's.
@@ -21,6 +21,7 @@ const MAX_BY_MEAN: f64 = 1.25;
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    sharing: Vec<sharing::Shared>,
     verdicts: Vec<Verdict>,
     #[serde(skip)]
     about: Vec<(&'static str, &'static str)>,
@@ -37,6 +38,13 @@ impl Report {
         }
         self.verdicts.extend(judge(&rows));
         self.rows.extend(rows);
+    }
+
+    /// Takes what the lines made of overload, and shows it at once.
+    pub(super) fn share(&mut self, rows: Vec<sharing::Shared>) {
+        println!("{}", sharing::table(&rows));
+        self.verdicts.extend(sharing::judge(&rows));
+        self.sharing = rows;
     }
 
     pub(crate) fn all_met(&self) -> bool {
@@ -59,6 +67,9 @@ impl Report {
         let mut text = String::new();
         for rows in self.rows.chunk_by(|a, b| (a.trace, a.memory, a.load) == (b.trace, b.memory, b.load)) {
             writeln!(text, "{}", table(rows)).ok();
+        }
+        if !self.sharing.is_empty() {
+            writeln!(text, "{}", sharing::table(&self.sharing)).ok();
         }
         fs::write(directory.join("replay.txt"), text + &self.verdicts())?;
         Ok(())

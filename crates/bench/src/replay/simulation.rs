@@ -78,7 +78,7 @@ pub(crate) fn play(setup: &Setup<'_>, policy: &mut dyn Policy, line: &mut dyn Li
     while let Some(Reverse((now, event))) = simulation.events.pop() {
         simulation.pass(now, arriving);
         match event {
-            Event::Arrived(call) => simulation.line.push(call),
+            Event::Arrived(call) => simulation.line.push(call, now),
             Event::Stepped(worker) => simulation.stepped(worker, now),
         }
         simulation.place(now);
@@ -118,6 +118,7 @@ impl Simulation<'_> {
         }
         for call in done.ended {
             self.policy.ended(call);
+            self.line.ended(call);
             if let Some(busy) = self.places.get(call).and_then(|place| self.busy.get_mut(*place)) {
                 *busy -= 1;
             }
@@ -133,7 +134,7 @@ impl Simulation<'_> {
             if seen.is_empty() {
                 return;
             }
-            let Some(number) = self.line.pop() else { return };
+            let Some(number) = self.line.pop(now) else { return };
             let (Some(call), Some(chain)) = (self.setup.trace.calls.get(number), self.setup.chains.get(number)) else {
                 return;
             };

@@ -64,6 +64,11 @@ impl Rules {
         }
     }
 
+    /// An empty line that goes by them.
+    pub(crate) fn line<W>(&self) -> Line<W> {
+        Line::new(self.ranks(), self.fairness)
+    }
+
     fn ranks(&self) -> Ranks {
         Ranks::new(self.aging, self.reserved)
     }
@@ -71,7 +76,7 @@ impl Rules {
 
 impl Books {
     pub(super) fn new(rules: Rules) -> Self {
-        let line = Line::new(rules.ranks(), rules.fairness);
+        let line = rules.line();
         let (drain, estimator) = (Drain::default(), Estimator::default());
         Self { rules, line, drain, estimator, fleet: 0, returns: 0 }
     }

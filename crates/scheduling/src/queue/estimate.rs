@@ -57,10 +57,15 @@ impl Default for Estimator {
 impl Estimator {
     /// How large a call of this tenant will be.
     pub(crate) fn estimate(&self, tenant: &TenantId, call: &Call) -> Estimate {
-        let length = self.tenants.get(tenant).unwrap_or(&self.all);
-        let most = call.output_max.map_or(u64::MAX, |max| max.0);
         let bytes = call.payload.prompt.len() + call.payload.tools.len();
-        let output = if call.operation == kernel::Operation::Embedding { 0.0 } else { length.mean };
+        self.of(tenant, bytes, call.output_max, call.operation != kernel::Operation::Embedding)
+    }
+
+    /// The same of a call known by its size; `answers` says whether it has an answer in tokens.
+    pub(crate) fn of(&self, tenant: &TenantId, bytes: usize, output_max: Option<Tokens>, answers: bool) -> Estimate {
+        let length = self.tenants.get(tenant).unwrap_or(&self.all);
+        let most = output_max.map_or(u64::MAX, |max| max.0);
+        let output = if answers { length.mean } else { 0.0 };
         let high = if output > 0.0 { output + 3.0 * length.spread } else { 0.0 };
         Estimate {
             input: (bytes as f64 * self.tokens / self.bytes).ceil() as u64,

@@ -14,8 +14,18 @@ use super::markdown::{code, table};
 const CONFIG: &str = "\
 listen: { http: 127.0.0.1:0, admin: 127.0.0.1:0, threads: 1 }
 auth: none
+nodes:
+  - { name: n1, gpu: 1 }
+scheduling:
+  cohorts: [ { name: all } ]
+  quotas: [ { tenant: anonymous, cohort: all, concurrency: 100, tokens_in_flight: 1000000 } ]
 models:
-  - { model_name: good, provider: sim, max_concurrency: 4, sim: { ttft_ms: 0, tokens_per_second: 0 } }
+  - model_name: good
+    provider: sim
+    max_concurrency: 4
+    kv_tokens: 100000
+    sim: { ttft_ms: 0, tokens_per_second: 0 }
+    versions: [ { version: v1, instances: [ { node: n1, needs: { gpu: 1 } } ] } ]
   - { model_name: bad, provider: sim, max_concurrency: 4, sim: { ttft_ms: 0, failure_rate: 1 } }
 ";
 /// What shows that both calls have been counted.
