@@ -117,6 +117,10 @@ pub enum Verdict {
 pub trait Choose: Send + Sync + 'static {
     /// Asks the instances of the attempt's deployment, except those it has tried; shows `witness` each of them.
     fn choose(&self, attempt: &Attempt, ask: &Ask<'_>, witness: &mut dyn FnMut(Seen)) -> Choice;
+
+    /// The most tokens that any instance of the attempt's deployment has room for when it is empty; `None` if that is not
+    /// bounded. What is larger need not wait for its turn to be told.
+    fn largest(&self, attempt: &Attempt) -> Option<Tokens>;
 }
 
 impl Verdict {

@@ -13,8 +13,8 @@ use kernel::fleet::{Ask, Choice, Choose, Deployment, Model, Roster, Seen};
 use kernel::health::Readiness;
 use kernel::sight::{Gauges, Sample};
 use kernel::{
-    Attempt, Ctx, Error, InstanceId, ModelName, Moment, Node, Note, Origin, Placed, Serve, Serving, Version, kind,
-    random,
+    Attempt, Ctx, Error, InstanceId, ModelName, Moment, Node, Note, Origin, Placed, Serve, Serving, Tokens, Version,
+    kind, random,
 };
 use tokio::task::JoinSet;
 
@@ -134,6 +134,10 @@ impl Choose for Fleet {
             Some(group) => group.choose(attempt, ask, Moment::now(), witness),
             None => Choice::Down(None),
         }
+    }
+
+    fn largest(&self, attempt: &Attempt) -> Option<Tokens> {
+        self.groups.get(attempt.deployment.index)?.largest()
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct Line<W> {
     ranks: Ranks,
     fairness: Fairness,
     numbers: u64,
-    /// Keys passed over until the end of this round.
+    /// Whose tickets are passed over until the end of this round.
     aside: Vec<At>,
 }
 
@@ -183,7 +183,7 @@ impl<W> Line<W> {
         self.class_mut(at.class).take(at.tenant, at.key)
     }
 
-    /// Passes over a key until [`resume`](Self::resume).
+    /// Passes over a ticket until [`resume`](Self::resume): those behind it may go where it may not.
     pub(crate) fn set_aside(&mut self, at: At) {
         self.class_mut(at.class).hide(at.tenant, at.key);
         self.aside.push(at);

@@ -61,6 +61,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) owner: &'a Owner,
     pub(crate) attempt: &'a Attempt,
     pub(crate) estimate: Estimate,
+    /// Whether it was let go on before and then put back: it is inside already, and no bound of the line is for it.
+    pub(crate) again: bool,
 }
 
 /// What a ticket must know to be let go on.
@@ -123,6 +125,8 @@ pub(crate) enum Refused {
     PushedOut(Duration),
     /// Its deadline passed.
     Late,
+    /// Its deadline passed while its tenant's quota was used up.
+    QuotaLate,
 }
 
 /// What came of asking.
@@ -180,6 +184,9 @@ impl Queue {
                 Some(Err(refused)) => return Answer::Refused(refused),
                 None => {}
             }
+        }
+        if let Some(refused) = too_large(asking, &**fleet, quotas) {
+            return Answer::Refused(refused);
         }
         let (called, waits) = oneshot::channel();
         let waiter = Waiter {
@@ -253,7 +260,9 @@ impl Queue {
             for (ticket, called) in called {
                 match &called {
                     Called::Go(granted) => self.reason(&granted.taken.seen),
-                    Called::Refused(Refused::Late) => self.count(&self.counts.expired, ticket.class),
+                    Called::Refused(Refused::Late | Refused::QuotaLate) => {
+                        self.count(&self.counts.expired, ticket.class)
+                    }
                     Called::Refused(_) => {}
                 }
                 // A client that has just left hands its slot back inside the error: somebody else may have it.
@@ -323,6 +332,15 @@ impl Queue {
             self.pump(quotas);
         }
     }
+}
+
+/// Whether a call could never go on, however long it waited.
+fn too_large(asking: &Asking<'_>, fleet: &impl Choose, quotas: &Quotas) -> Option<Refused> {
+    let tokens = asking.estimate.occupies();
+    if let Some(quota::Blocked::TooLarge(most)) = quotas.would(&asking.owner.tenant, asking.class, tokens.0) {
+        return Some(Refused::BeyondQuota(Tokens(most)));
+    }
+    fleet.largest(asking.attempt).filter(|largest| *largest < tokens).map(Refused::TooLarge)
 }
 
 impl std::fmt::Debug for Waiter {

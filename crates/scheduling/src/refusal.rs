@@ -46,6 +46,11 @@ pub(crate) fn error(refused: Refused, waited: Duration, retry_after: Duration) -
             format!("All slots of this model were busy: the call waited {} ms, up to its deadline.", waited.as_millis()),
         )
         .after(retry_after),
+        Refused::QuotaLate => gateway(
+            Kind::Waited,
+            format!("The tenant's quota was used up: the call waited {} ms, up to its deadline.", waited.as_millis()),
+        )
+        .after(retry_after),
         Refused::TooLarge(most) => too_large(format!(
             "This call is too large for every instance of the model: the largest has room for {} tokens of prompt and \
              answer. Shorten the prompt, or ask for fewer tokens with `max_tokens`.",
@@ -69,7 +74,7 @@ pub(crate) const fn word(refused: Refused) -> &'static str {
         Refused::TenantFull(_) => "tenant_queue_full",
         Refused::Hopeless(_) => "hopeless",
         Refused::PushedOut(_) => "pushed_out",
-        Refused::Late => "expired",
+        Refused::Late | Refused::QuotaLate => "expired",
     }
 }
 

@@ -180,7 +180,7 @@ impl<F: Choose> Scheduler<F> {
                     Ok(Err(_)) => return Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
                     Err(_) => {
                         queue.count(&queue.counts.expired, ctx.facts().priority);
-                        Refused::Late
+                        self.late(ctx, sighting.estimate)
                     }
                 }
             }
@@ -193,7 +193,8 @@ impl<F: Choose> Scheduler<F> {
         let facts = ctx.facts();
         let owner = Owner::new(facts.caller.tenant.clone(), facts.caller.key.clone(), &facts.caller.terms);
         let estimate = queue.estimate(&owner.tenant, attempt);
-        let asking = Asking { class: facts.priority, owner: &owner, attempt, estimate };
+        let again = past.put_back > 0;
+        let asking = Asking { class: facts.priority, owner: &owner, attempt, estimate, again };
         let answer = queue.ask(&asking, &self.fleet, &self.shared.quotas, &mut past.age, facts.started);
         let mut joined = None;
         if let Answer::Wait(place) = &answer {
@@ -205,6 +206,15 @@ impl<F: Choose> Scheduler<F> {
             }
         }
         (answer, Sighting { attempt, estimate, waited: Duration::ZERO, joined, put_back: past.put_back })
+    }
+
+    /// What kept a call waiting up to its deadline.
+    fn late(&self, ctx: &Ctx, estimate: Estimate) -> Refused {
+        let facts = ctx.facts();
+        match self.shared.quotas.would(&facts.caller.tenant, facts.priority, estimate.occupies().0) {
+            Some(_) => Refused::QuotaLate,
+            None => Refused::Late,
+        }
     }
 
     fn refuse(&self, ctx: &Ctx, sighting: &Sighting<'_>, refused: Refused, queue: &Queue) -> Error {
@@ -292,6 +302,10 @@ mod tests {
             self.slots
                 .try_take(Room { ceiling: u32::MAX, ..Room::default() })
                 .map_or(Choice::Busy, |permit| Choice::Taken(InstanceId(0), permit))
+        }
+
+        fn largest(&self, _: &Attempt) -> Option<Tokens> {
+            None
         }
     }
 

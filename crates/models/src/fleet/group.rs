@@ -37,10 +37,9 @@ impl Group {
         let looks: Few<(Standing, f64)> = self.members.iter().map(|(_, instance)| instance.look(now)).collect();
         let usable = looks.iter().filter(|(standing, _)| *standing == Standing::Usable).count();
         let panic = usable * 100 < self.panic_percent as usize * self.members.len();
-        let (mut open, mut largest) = (0usize, Some(0u64));
+        let mut open = 0usize;
         let mut candidates: Few<(Candidate, u32)> = Few::new();
         for (index, ((standing, ramp), (id, instance))) in looks.into_iter().zip(&self.members).enumerate() {
-            largest = largest.zip(instance.vitals.slots.room()).map(|(a, b)| a.max(b));
             let verdict = if attempt.tried.contains(id) {
                 Verdict::Tried
             } else if standing == Standing::Usable || (panic && standing.is_doubt()) {
@@ -63,11 +62,17 @@ impl Group {
         }
         match self.take(candidates, attempt, ask, now, witness) {
             Some((id, permit)) => Choice::Taken(id, permit),
-            None => match largest.filter(|largest| *largest < ask.tokens.0) {
-                Some(largest) => Choice::TooLarge(Tokens(largest)),
+            None => match self.largest().filter(|largest| *largest < ask.tokens) {
+                Some(largest) => Choice::TooLarge(largest),
                 None => Choice::Busy,
             },
         }
+    }
+
+    /// The most tokens one of the instances has room for; `None` where one of them has no bound.
+    pub(super) fn largest(&self) -> Option<Tokens> {
+        let rooms = self.members.iter().map(|(_, instance)| instance.vitals.slots.room());
+        rooms.reduce(|a, b| Some(a?.max(b?))).flatten().map(Tokens)
     }
 
     /// Takes a slot of whom the balance picks; of the next best where somebody else was faster.

@@ -33,9 +33,14 @@ struct Tenant {
     parked: bool,
 }
 
-/// A key's tickets, the oldest first: age, and place in the slab.
+/// A key's tickets: age, and place in the slab.
 #[derive(Debug, Default)]
-struct Key(VecDeque<(Age, usize)>);
+struct Key {
+    /// The oldest first.
+    waiting: VecDeque<(Age, usize)>,
+    /// Passed over until the round is over; empty between rounds.
+    aside: Vec<(Age, usize)>,
+}
 
 /// What was charged for a call that is being served; to be [settled](super::Line::settle) once.
 #[derive(Debug)]
@@ -58,18 +63,25 @@ impl<W> Default for Class<W> {
 
 impl Key {
     fn oldest(&self) -> Option<Age> {
-        self.0.front().map(|(age, _)| *age)
+        self.waiting.front().map(|(age, _)| *age)
     }
 
     /// Nearly always at the end; a call that comes back goes where it stood.
     fn insert(&mut self, age: Age, ticket: usize) {
-        let at = self.0.partition_point(|(other, _)| *other < age);
-        self.0.insert(at, (age, ticket));
+        let at = self.waiting.partition_point(|(other, _)| *other < age);
+        self.waiting.insert(at, (age, ticket));
     }
 
     fn remove(&mut self, age: Age) -> Option<usize> {
-        let at = self.0.binary_search_by_key(&age, |(age, _)| *age).ok()?;
-        self.0.remove(at).map(|(_, ticket)| ticket)
+        let at = self.waiting.binary_search_by_key(&age, |(age, _)| *age).ok()?;
+        self.waiting.remove(at).map(|(_, ticket)| ticket)
+    }
+
+    /// Everybody passed over stands where they stood.
+    fn resume(&mut self) {
+        for (age, ticket) in std::mem::take(&mut self.aside) {
+            self.insert(age, ticket);
+        }
     }
 }
 
@@ -113,7 +125,7 @@ impl<W> Class<W> {
 
     pub(super) fn at(&self, tenant: usize, key: usize) -> Option<&Ticket<W>> {
         let key = self.tenants.get(tenant)?.inner.keys.get(key)?;
-        self.tickets.get(key.inner.0.front()?.1)
+        self.tickets.get(key.inner.waiting.front()?.1)
     }
 
     pub(super) fn push(&mut self, ticket: Ticket<W>) {
@@ -195,8 +207,9 @@ impl<W> Class<W> {
         self.bytes -= ticket.bytes;
         match oldest(&tenant.keys, key) {
             Some(next) if tenant.keys.stands(key) => tenant.keys.show(key, next),
-            // Hidden: it comes back when the round is over.
             Some(_) => {}
+            // Not gone: it has tickets that were passed over.
+            None if tenant.keys.get(key).is_some_and(|member| !member.inner.aside.is_empty()) => tenant.keys.hide(key),
             None => tenant.keys.leave(key),
         }
         if tenant.ages.is_empty() {
@@ -236,19 +249,27 @@ impl<W> Class<W> {
         self.oldest.extend(oldest.map(|age| (age, at)));
     }
 
-    /// Passes over a key for a moment.
+    /// Passes over the oldest ticket of a key for a moment; those behind it come forward.
     pub(super) fn hide(&mut self, at: usize, key: usize) {
-        if let Some(tenant) = self.tenants.get_mut(at) {
-            tenant.inner.keys.hide(key);
+        let Some(keys) = self.tenants.get_mut(at).map(|member| &mut member.inner.keys) else { return };
+        if let Some(member) = keys.get_mut(key) {
+            member.inner.aside.extend(member.inner.waiting.pop_front());
+        }
+        match oldest(keys, key) {
+            Some(age) => keys.show(key, age),
+            None => keys.hide(key),
         }
         self.follow(at);
     }
 
+    /// Puts all of a key's tickets back to where they stood.
     pub(super) fn show(&mut self, at: usize, key: usize) {
-        if let Some(tenant) = self.tenants.get_mut(at)
-            && let Some(age) = oldest(&tenant.inner.keys, key)
-        {
-            tenant.inner.keys.show(key, age);
+        let Some(keys) = self.tenants.get_mut(at).map(|member| &mut member.inner.keys) else { return };
+        if let Some(member) = keys.get_mut(key) {
+            member.inner.resume();
+        }
+        if let Some(age) = oldest(keys, key) {
+            keys.show(key, age);
         }
         self.follow(at);
     }
@@ -289,15 +310,15 @@ impl<W> Class<W> {
             return None;
         }
         let keys = &self.tenants.get(at)?.inner.keys;
-        let (key, _) = keys.iter().max_by_key(|(_, member)| member.inner.0.len())?;
-        let age = keys.get(key)?.inner.0.back()?.0;
+        let (key, _) = keys.iter().max_by_key(|(_, member)| member.inner.waiting.len())?;
+        let age = keys.get(key)?.inner.waiting.back()?.0;
         self.take_aged(at, key, age)
     }
 
     pub(super) fn sweep(&mut self) {
         for at in self.tenants.iter().map(|(at, _)| at).collect::<Vec<_>>() {
             if let Some(tenant) = self.tenants.get_mut(at) {
-                tenant.inner.keys.sweep(|key| !key.0.is_empty());
+                tenant.inner.keys.sweep(|key| !key.waiting.is_empty());
             }
         }
         self.tenants.sweep(|tenant| !tenant.ages.is_empty());

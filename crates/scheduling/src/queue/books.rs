@@ -148,8 +148,8 @@ impl Books {
         let bytes = waiter.attempt.call.payload.bytes.len() as u64;
         let ahead = self.line.ahead(class, &owner.tenant);
         let wait = self.drain.estimate(ahead + 1, now);
-        // Who was let in once and is put back is not refused: there are never more of them than slots.
-        let pushed_out = if age.is_some() { Vec::new() } else { self.admit(asking, bytes, wait, now)? };
+        // Bound: those who come again are no more than were running.
+        let pushed_out = if asking.again { Vec::new() } else { self.admit(asking, bytes, wait, now)? };
         let age = *age.get_or_insert_with(|| self.line.age(since));
         let cost = asking.estimate.cost(&self.rules.weights);
         let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
@@ -211,7 +211,7 @@ impl Books {
 
     /// Takes everybody out of the line who can go now, or never can.
     pub(super) fn call(&mut self, quotas: &Arc<Quotas>, now: Moment) -> Vec<Told> {
-        let (mut told, mut turns) = (Vec::new(), 0);
+        let (mut told, mut turns, mut stands) = (Vec::new(), 0, false);
         let returns = quotas.returns();
         if self.line.has_parked() && returns != self.returns {
             self.line.unpark(|_, _| true);
@@ -244,7 +244,10 @@ impl Books {
                 Try::Parked => self.line.park(at),
                 // Only one that may go anywhere can tell that nobody behind it can go either: what is too large for
                 // what is free now is waited for, or small calls would keep large ones out for ever.
-                Try::Busy if free_to_go && fleet == self.fleet => break,
+                Try::Busy if free_to_go && fleet == self.fleet => {
+                    stands = true;
+                    break;
+                }
                 Try::Busy => {
                     if free_to_go {
                         busy.push(fleet);
@@ -254,7 +257,9 @@ impl Books {
             }
         }
         self.line.resume();
-        self.drain.turned(turns, self.line.len(), now);
+        // Those left wait for something of their own (a quota, the one instance they have not tried) if nobody waits for a
+        // slot as such: they say nothing about the pace.
+        self.drain.turned(turns, if stands { self.line.len() } else { 0 }, now);
         told
     }
 

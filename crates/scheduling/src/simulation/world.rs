@@ -488,6 +488,11 @@ impl Choose for Fleet {
             (_, None) => Choice::Busy,
         }
     }
+
+    fn largest(&self, attempt: &Attempt) -> Option<Tokens> {
+        let rooms = self.0.instances[attempt.deployment.index].iter().map(|instance| instance.slots.room());
+        rooms.reduce(|a, b| Some(a?.max(b?))).flatten().map(Tokens)
+    }
 }
 
 impl Serve<Placed> for Backends {
