@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself, and the steps of a target have an order.
 .NOTPARALLEL:
-.PHONY: help run build fmt check lint arrows stale test parts rust e2e soak bench docs clean
+.PHONY: help run build fmt check lint arrows stale test parts rust e2e soak bench replay docs clean
 
 # What the end-to-end tests drive: the development build, which the Rust tests have just made.
 export SLUICE_BIN ?= $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/sluice
@@ -29,8 +29,14 @@ test: parts arrows rust e2e ## All tests: arrows, Rust, then real SDKs against r
 bench: build ## Measures Sluice beside nginx and beside nothing, some eight minutes (ARGS: crates/bench/README.md)
 	cargo run --release -p bench -- run $(ARGS)
 
-soak: build ## Ten minutes of full load, watching memory
+replay: ## Scheduling measured: the stage alone, a decision of prefix_aware, and ways of routing on public traces
+	cargo run --release -p bench -- stage
+	cargo run --release -p bench -- placement
+	cargo run --release -p bench -- replay $(ARGS)
+
+soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler, some five minutes
 	cargo run --release -p bench -- soak $(ARGS)
+	SLUICE_SEEDS=100000 cargo test --release -p scheduling simulation
 
 docs: ## Writes docs/reference from the binary
 	cargo xtask docs

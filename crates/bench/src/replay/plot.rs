@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Row;
 use super::policy::OURS;
 
-const LEFT: f64 = 170.0;
+const LEFT: f64 = 184.0;
 const PANEL: f64 = 190.0;
 const BAR: f64 = 110.0;
 const ROW: f64 = 26.0;
