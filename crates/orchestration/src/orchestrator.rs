@@ -48,7 +48,9 @@ impl Orchestrator {
             drop(retrying.take());
             let Some(failed) = error.instance else {
                 // Nobody in this version could be asked: that costs no backend anything, so the next one is tried freely.
-                let fallback = (error.kind == Kind::Unavailable).then(|| versions.next()).flatten();
+                // What is too large for this version may fit another.
+                let elsewhere = error.kind == Kind::Unavailable || error.cause == "too_large";
+                let fallback = elsewhere.then(|| versions.next()).flatten();
                 let Some(next) = fallback else { return Err(last.unwrap_or(error)) };
                 (deployment, last) = (next, Some(last.unwrap_or(error)));
                 continue;

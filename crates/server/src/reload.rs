@@ -124,9 +124,11 @@ impl Running {
             let fleet = Arc::clone(&stages.fleet);
             core.spawn(async move { fleet.warm().await });
         }
-        self.metrics.reloaded(&machine.version);
+        let version = Arc::clone(&machine.version);
         self.stages.store(Arc::new(stages));
         self.door.swap(machine);
+        // Last, so that whoever sees it counted finds it in force.
+        self.metrics.reloaded(&version);
         Ok(Some(loaded))
     }
 }

@@ -1,7 +1,9 @@
 //! `--backend URL`: what answers there is found out by asking.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test fails by panicking")]
 
-use testkit::{Plan, Script, Sluice, Until, Upstream, get};
+use std::time::Duration;
+
+use testkit::{Plan, Script, Sluice, Until, Upstream, eventually, get};
 
 /// A server of a kind, as far as its kind can be told from outside: the paths it answers.
 fn server(paths: &'static [(&'static str, &'static str)]) -> Upstream {
@@ -18,7 +20,9 @@ const LIST: (&str, &str) = ("/v1/models", r#"{"object":"list","data":[{"id":"org
 async fn check(paths: &'static [(&'static str, &'static str)], kind: &str) {
     let upstream = server(paths);
     let sluice = Sluice::launch().argument("--backend").argument(upstream.url()).until(Until::Healthy).start().await;
-    assert!(sluice.stderr().contains(&format!("{kind} at {}", upstream.url())), "{}", sluice.stderr());
+    // What it writes is read in the background: it may be ready before we have all of it.
+    let said = || sluice.stderr().contains(&format!("{kind} at {}", upstream.url()));
+    assert!(eventually(Duration::from_secs(5), said).await, "{}", sluice.stderr());
     assert_eq!(get(&sluice.url("/v1/models")).await.json()["data"][0]["id"], "org/model-7b");
 }
 

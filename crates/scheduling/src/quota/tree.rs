@@ -36,6 +36,8 @@ pub(crate) enum Blocked {
 pub(super) struct Tree {
     nodes: Vec<Node>,
     leaves: HashMap<Leaf, usize>,
+    /// What is out of quotas that were taken off the config, by side: they may come back before it does.
+    gone: HashMap<Leaf, [u64; 2]>,
 }
 
 #[derive(Debug)]
@@ -122,13 +124,20 @@ impl Tree {
             });
         }
         tree.sum_up();
-        for (leaf, at) in tree.leaves.clone() {
-            let used = before.leaves.get(&leaf).and_then(|at| before.nodes.get(*at)).map(|node| node.sides);
-            for (side, used) in used.iter().flatten().enumerate() {
-                tree.add(at, side, used.used);
+        for (leaf, used) in before.out() {
+            match tree.leaves.get(&leaf).copied() {
+                Some(at) => used.into_iter().enumerate().for_each(|(side, used)| tree.add(at, side, used)),
+                None => drop(tree.gone.insert(leaf, used)),
             }
         }
         tree
+    }
+
+    /// What is out, of quotas that are gone as well.
+    fn out(&self) -> Vec<(Leaf, [u64; 2])> {
+        let here = self.nodes.iter().filter_map(|node| Some((node.leaf.clone()?, node.sides.map(|side| side.used))));
+        let gone = self.gone.iter().map(|(leaf, used)| (leaf.clone(), *used));
+        here.chain(gone).filter(|(_, used)| *used != [0, 0]).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -193,6 +202,11 @@ impl Tree {
     pub(super) fn give_back(&mut self, leaf: &Leaf, need: Need) {
         if let Some(at) = self.leaves.get(leaf).copied() {
             need.sides().into_iter().for_each(|(side, need)| self.remove(at, side, need));
+        } else if let Some([calls, tokens]) = self.gone.get_mut(leaf) {
+            (*calls, *tokens) = (calls.saturating_sub(1), tokens.saturating_sub(need.tokens));
+            if *calls == 0 {
+                self.gone.remove(leaf);
+            }
         }
     }
 
@@ -420,6 +434,21 @@ mod tests {
         assert_eq!(take(&mut tree, "b", NOW), Err(Blocked::Lent));
         (0..6).for_each(|_| give_back(&mut tree, "a"));
         assert_eq!(take(&mut tree, "b", NOW), Ok(()));
+    }
+
+    #[test]
+    fn what_is_out_of_a_quota_that_was_taken_off_is_out_of_it_when_it_comes_back() {
+        let with = [quota("a", None, 2)];
+        let mut tree = Tree::new(&[], &with, &Tree::default());
+        let leaf = tree.leaf(&TenantId::new("a"), Priority::Normal).unwrap();
+        assert_eq!(many(&mut tree, "a"), 2);
+        let mut tree = Tree::new(&[], &[], &tree);
+        tree.give_back(&leaf, Need { tokens: 0 });
+        let mut tree = Tree::new(&[], &with, &Tree::new(&[], &[], &tree));
+        assert_eq!(many(&mut tree, "a"), 1, "one is still out");
+        (0..2).for_each(|_| give_back(&mut tree, "a"));
+        let tree = Tree::new(&[], &[], &tree);
+        assert!(tree.gone.is_empty());
     }
 
     proptest! {
