@@ -4,42 +4,27 @@ use kernel::explain::Decision;
 use kernel::fleet::{Seen, Verdict};
 use serde_json::{Value, json};
 
-/// Bound: what of an explanation goes into a header. Many servers and proxies take no more than 8 KiB for all headers.
-const HEADER_MAX: usize = 4096;
-/// Instances told in a header when all are too many.
-const FEW: usize = 8;
-
-/// A decision, whole.
+/// A decision as JSON.
 pub(crate) fn whole(decision: &Decision) -> Value {
-    value(decision, usize::MAX)
-}
-
-/// A decision on one line of ASCII, shortened where it would be too long for a header.
-pub(crate) fn header(decision: &Decision) -> String {
-    let all = ascii(&value(decision, usize::MAX).to_string());
-    if all.len() <= HEADER_MAX { all } else { ascii(&value(decision, FEW).to_string()) }
-}
-
-fn value(decision: &Decision, most: usize) -> Value {
-    let chosen = |seen: &&Seen| matches!(seen.verdict, Verdict::Taken(_));
     let reason = decision.seen.iter().find_map(|seen| match seen.verdict {
         Verdict::Taken(reason) => Some(reason),
         _ => None,
     });
-    // The one that was chosen comes first, so that no shortening loses it.
-    let ordered = decision.seen.iter().filter(chosen).chain(decision.seen.iter().filter(|seen| !chosen(seen)));
     let mut told = json!({
         "deployment": &*decision.deployment.label,
         "class": decision.class.as_str(),
         "waited_ms": millis(decision.waited),
         "estimate": { "input_tokens": decision.estimate.0.0, "output_tokens": decision.estimate.1.0 },
-        "instances": ordered.take(most).map(|seen| instance(decision, seen)).collect::<Vec<_>>(),
+        "instances": decision.seen.iter().map(|seen| instance(decision, seen)).collect::<Vec<_>>(),
     });
     let mut put = |name: &str, value: Value| {
         if let Some(map) = told.as_object_mut() {
             map.insert(name.into(), value);
         }
     };
+    if decision.left_out > 0 {
+        put("instances_left_out", json!(decision.left_out));
+    }
     if let Some((ahead, wait)) = decision.joined {
         put("position", json!(u64::from(ahead) + 1));
         put("estimated_wait_ms", json!(wait.map(millis)));
@@ -53,10 +38,15 @@ fn value(decision: &Decision, most: usize) -> Value {
     if let Some(refused) = decision.refused {
         put("refused", json!(refused));
     }
-    if decision.seen.len() > most {
-        put("instances_left_out", json!(decision.seen.len() - most));
-    }
     told
+}
+
+/// The same on one line of ASCII. Bound: [`SEEN_MAX`](kernel::explain::SEEN_MAX) instances, which is far below what
+/// servers and proxies take in a header unless names are very long; then there is none.
+pub(crate) fn header(decision: &Decision) -> String {
+    const HEADER_MAX: usize = 4096;
+    let text = ascii(&whole(decision).to_string());
+    if text.len() <= HEADER_MAX { text } else { String::new() }
 }
 
 fn instance(decision: &Decision, seen: &Seen) -> Value {
@@ -125,6 +115,7 @@ mod tests {
             put_back: 0,
             deployment: Arc::new(deployment),
             seen: seen.into(),
+            left_out: 0,
             refused: None,
         }
     }
@@ -134,22 +125,21 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_instance_comes_first_and_names_are_escaped() {
-        let all = vec![seen(0, f64::NAN, Verdict::Down("failing")), seen(1, 0.25, Verdict::Taken("least_load"))];
+    fn a_decision_is_one_line_of_ascii() {
+        let all = vec![seen(1, 0.25, Verdict::Taken("least_load")), seen(0, f64::NAN, Verdict::Down("failing"))];
+        let decision = Decision { left_out: 3, ..decision(vec!["a", "b\u{e9}"], all) };
         assert_eq!(
-            header(&decision(vec!["a", "b\u{e9}"], all)),
-            r#"{"deployment":"m@v","class":"low","waited_ms":1.23,"estimate":{"input_tokens":3,"output_tokens":4},"instances":[{"name":"b\u00e9","verdict":"taken","busy":2,"score":0.25},{"name":"a","verdict":"down","busy":2,"standing":"failing"}],"position":7,"estimated_wait_ms":null,"reason":"least_load"}"#
+            header(&decision),
+            r#"{"deployment":"m@v","class":"low","waited_ms":1.23,"estimate":{"input_tokens":3,"output_tokens":4},"instances":[{"name":"b\u00e9","verdict":"taken","busy":2,"score":0.25},{"name":"a","verdict":"down","busy":2,"standing":"failing"}],"instances_left_out":3,"position":7,"estimated_wait_ms":null,"reason":"least_load"}"#
         );
     }
 
     #[test]
-    fn what_is_too_long_for_a_header_is_shortened_and_says_so() {
-        let mut many: Vec<Seen> = (0..200).map(|index| seen(index, 1.0, Verdict::Passed)).collect();
-        many.push(seen(200, 0.5, Verdict::Taken("turn")));
-        let decision = decision(Vec::new(), many);
-        let header = header(&decision);
-        assert!(header.len() <= HEADER_MAX && header.contains("\"instances_left_out\":193"), "{header}");
-        assert!(header.contains("\"taken\""));
-        assert_eq!(whole(&decision)["instances"].as_array().unwrap().len(), 201);
+    fn what_is_too_long_for_a_header_is_no_header() {
+        let names = vec!["x".repeat(1_000); 8];
+        let all = (0..8).map(|index| seen(index, 1.0, Verdict::Passed)).collect();
+        let decision = decision(names.iter().map(String::as_str).collect(), all);
+        assert_eq!(header(&decision), "");
+        assert_eq!(whole(&decision)["instances"].as_array().unwrap().len(), 8);
     }
 }

@@ -126,7 +126,7 @@ impl Bench {
         let began = Instant::now();
         for _ in 0..CALLS {
             let (ctx, attempt) = self.asked(&caller, &call);
-            let ask = Ask { tenant: &caller.tenant, tokens: Tokens(500), insists: false };
+            let ask = Ask { tenant: &caller.tenant, tokens: Tokens(500), insists: false, below: None };
             if let Choice::Taken(instance, permit) = self.fleet.choose(&attempt, &ask, &mut |_| {}) {
                 drop(std::hint::black_box(self.next.serve(&ctx, Placed { attempt, instance, permit }).await));
             }
@@ -154,6 +154,7 @@ impl Bench {
             caller: caller.clone(),
             priority: Priority::Normal,
             started,
+            asked: started,
             deadline: None,
             explain: false,
         });

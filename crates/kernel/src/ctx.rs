@@ -21,6 +21,8 @@ pub struct Facts {
     pub priority: Priority,
     /// When it came.
     pub started: Moment,
+    /// When all of it had come: who sends slowly does not wait meanwhile.
+    pub asked: Moment,
     /// The deadline its client set, if any.
     pub deadline: Option<Moment>,
     /// Whether its client wants to know why it was placed as it was, and may.

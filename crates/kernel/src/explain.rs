@@ -30,11 +30,16 @@ pub struct Decision {
     pub put_back: u32,
     /// The deployment it was for; its instances are named there.
     pub deployment: Arc<Deployment>,
-    /// Every instance that was looked at.
+    /// The instances that were looked at, the one that was taken first, then the best; at most [`SEEN_MAX`].
     pub seen: SmallVec<[Seen; 4]>,
+    /// How many more were looked at.
+    pub left_out: u32,
     /// Why it was refused; `None` if it was placed.
     pub refused: Option<&'static str>,
 }
+
+/// Bound: instances remembered per decision, so that many decisions of a large fleet take little memory.
+pub const SEEN_MAX: usize = 8;
 
 /// Remembers the last decisions. For operators.
 pub trait Decisions: Send + Sync + 'static {

@@ -62,6 +62,17 @@ pub struct Ask<'a> {
     pub tokens: Tokens,
     /// It has waited so long that machines it needs shall be kept free for it.
     pub insists: bool,
+    /// Only instances with less room for tokens than this: a larger call waits for the others.
+    pub below: Option<Tokens>,
+}
+
+/// Room for tokens of the smallest and of the largest instance when it is empty; `None`: not bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rooms {
+    /// Of the smallest that has a bound.
+    pub smallest: Option<Tokens>,
+    /// Of the largest; `None` where one has no bound.
+    pub largest: Option<Tokens>,
 }
 
 /// What came of asking for a free slot.
@@ -105,7 +116,7 @@ pub enum Verdict {
     NoResources,
     /// Its KV cache has not enough room left.
     NoTokens,
-    /// Its node is kept free for a call that has waited long.
+    /// Its node is kept free for a call that has waited long, or its room for a larger one.
     Promised,
     /// It is not to be called now: its standing.
     Down(&'static str),
@@ -118,9 +129,12 @@ pub trait Choose: Send + Sync + 'static {
     /// Asks the instances of the attempt's deployment, except those it has tried; shows `witness` each of them.
     fn choose(&self, attempt: &Attempt, ask: &Ask<'_>, witness: &mut dyn FnMut(Seen)) -> Choice;
 
-    /// The most tokens that any instance of the attempt's deployment has room for when it is empty; `None` if that is not
-    /// bounded. What is larger need not wait for its turn to be told.
-    fn largest(&self, attempt: &Attempt) -> Option<Tokens>;
+    /// How much room for tokens the instances of the attempt's deployment have. What is larger need not wait for its turn
+    /// to be told.
+    fn rooms(&self, attempt: &Attempt) -> Rooms;
+
+    /// Does now what choosing would have to do for a call that has to wait: choosing is then done under a lock.
+    fn prepare(&self, _attempt: &Attempt, _tenant: &TenantId) {}
 }
 
 impl Verdict {

@@ -125,12 +125,24 @@ impl Node {
     }
 
     /// Keeps the node free for a deployment that has waited long, so that what others give back is not taken by others
-    /// again. Holds for half a second unless renewed; the first to be promised anything has it.
-    pub fn promise(&self, to: u64, now: Moment) {
+    /// again. Holds for half a second unless renewed; the first to be promised anything has it. Tells whether it is kept.
+    pub fn promise(&self, to: u64, now: Moment) -> bool {
         let mut books = self.lock();
-        if books.promise.is_none_or(|(holder, until)| holder == to || until <= now) {
+        let free = books.promise.is_none_or(|(holder, until)| holder == to || until <= now);
+        if free {
             books.promise = Some((to, now + PROMISE));
         }
+        free
+    }
+
+    /// Whether it is kept free for a deployment.
+    pub fn is_promised(&self, to: u64, now: Moment) -> bool {
+        self.lock().promise.is_some_and(|(holder, until)| holder == to && until > now)
+    }
+
+    /// It need not be kept free for a deployment any longer.
+    pub fn release(&self, from: u64) {
+        self.lock().promise.take_if(|(holder, _)| *holder == from);
     }
 
     /// What there is and how much of it is out, both in thousandths.
@@ -231,8 +243,9 @@ mod tests {
         let node = Node::new("n", &amounts(&[("gpu", 1_000)]));
         let each = amounts(&[("gpu", 1_000)]);
         let need = |by| Need { instance: by, standing: &[], each: &each, by };
-        node.promise(7, NOW);
-        node.promise(8, NOW);
+        assert!(node.promise(7, NOW) && node.is_promised(7, NOW));
+        assert!(!node.promise(8, NOW), "it is kept for another");
+        node.release(8);
         assert_eq!(node.take(&need(8), NOW).unwrap_err(), Lack::Promised);
         drop(node.take(&need(7), NOW).unwrap());
         drop(node.take(&need(8), NOW).unwrap());

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kernel::error::Kind;
-use kernel::fleet::{Ask, Choice, Choose, Roster, Seen};
+use kernel::fleet::{Ask, Choice, Choose, Rooms, Roster, Seen};
 use kernel::health::Readiness;
-use kernel::{Attempt, Ctx, Error, Moment, Node, Note, Origin, Placed, Serve, Serving, Tokens};
+use kernel::{Attempt, Ctx, Error, Moment, Node, Note, Origin, Placed, Serve, Serving, TenantId};
 use tokio::task::JoinSet;
 
 use self::builder::{Builder, Known};
@@ -116,8 +116,14 @@ impl Choose for Fleet {
         }
     }
 
-    fn largest(&self, attempt: &Attempt) -> Option<Tokens> {
-        self.groups.get(attempt.deployment.index)?.largest()
+    fn rooms(&self, attempt: &Attempt) -> Rooms {
+        self.groups.get(attempt.deployment.index).map(Group::rooms).unwrap_or_default()
+    }
+
+    fn prepare(&self, attempt: &Attempt, tenant: &TenantId) {
+        if let Some(group) = self.groups.get(attempt.deployment.index) {
+            group.prepare(attempt, tenant);
+        }
     }
 }
 

@@ -166,6 +166,7 @@ mod tests {
             caller: Caller::anonymous(),
             priority: Priority::Normal,
             started: Moment::now(),
+            asked: Moment::now(),
             deadline: None,
             explain: false,
         };

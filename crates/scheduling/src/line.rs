@@ -47,6 +47,13 @@ pub(crate) struct Ticket<W> {
     pub(crate) waiter: W,
 }
 
+/// What a line is full of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Calls,
+    Bytes,
+}
+
 /// Service, in thousandths of an input token.
 pub(crate) type Cost = u64;
 
@@ -91,7 +98,10 @@ impl<W> Line<W> {
     /// Puts another config's rules in place; those who wait keep their places.
     pub(crate) fn set(&mut self, ranks: Ranks, fairness: Fairness) {
         self.ranks.set(ranks);
-        self.fairness = fairness;
+        // Tokens, requests and nothing are different currencies: what was had in one says nothing in another.
+        if std::mem::replace(&mut self.fairness, fairness) != fairness {
+            self.classes.iter_mut().for_each(Class::reset);
+        }
     }
 
     /// Tickets waiting.
@@ -240,13 +250,17 @@ impl<W> Line<W> {
     /// Whom a newcomer may push out of a full line: the newest ticket of whoever has the most waiting for its share in
     /// the lowest class, if that class is lower than the newcomer's, or its tenant has more waiting than the
     /// newcomer's would have.
-    pub(crate) fn push_out(&mut self, class: Priority, owner: &Owner) -> Option<Ticket<W>> {
+    pub(crate) fn push_out(&mut self, by: By, class: Priority, owner: &Owner, bytes: u64) -> Option<Ticket<W>> {
         let lowest = Priority::ALL.into_iter().rev().find(|class| self.class(*class).len() > 0)?;
         if lowest > class {
             return None;
         }
-        let mine = (lowest == class).then(|| (self.class(class).of_tenant(&owner.tenant).0 + 1, owner.weights.0));
-        self.class_mut(lowest).push_out(mine)
+        let (calls, held) = self.class(class).of_tenant(&owner.tenant);
+        let mine = match by {
+            By::Calls => calls as u64 + 1,
+            By::Bytes => held + bytes,
+        };
+        self.class_mut(lowest).push_out(by, (lowest == class).then_some((mine, owner.weights.0)))
     }
 
     /// Forgets tenants and keys that have nothing waiting and nothing running and whose past no longer matters.
@@ -366,10 +380,36 @@ mod tests {
         let mut line = line();
         (0..3).for_each(|_| join(&mut line, "flood", 1));
         join(&mut line, "quiet", 1);
-        assert!(line.push_out(Priority::Low, &owner("x", 1)).is_none(), "nobody leaves for a lower class");
-        assert!(line.push_out(Priority::Normal, &owner("flood", 1)).is_none(), "nor for one who has as many");
-        let out = line.push_out(Priority::Normal, &owner("quiet", 1)).unwrap();
+        assert!(
+            line.push_out(By::Calls, Priority::Low, &owner("x", 1), 1).is_none(),
+            "nobody leaves for a lower class"
+        );
+        assert!(
+            line.push_out(By::Calls, Priority::Normal, &owner("flood", 1), 1).is_none(),
+            "nor for one who has as many"
+        );
+        assert!(
+            line.push_out(By::Bytes, Priority::Normal, &owner("quiet", 1), 9).is_none(),
+            "nor for one who holds more"
+        );
+        let out = line.push_out(By::Calls, Priority::Normal, &owner("quiet", 1), 1).unwrap();
         assert_eq!((out.owner.tenant.as_str(), out.age.number), ("flood", 3));
-        assert!(line.push_out(Priority::High, &owner("flood", 1)).is_some(), "a higher class goes before all");
+        assert!(
+            line.push_out(By::Calls, Priority::High, &owner("flood", 1), 1).is_some(),
+            "a higher class goes before all"
+        );
+    }
+
+    #[test]
+    fn another_kind_of_fairness_begins_anew() {
+        let mut line = line();
+        let charges: Vec<Charge> = (0..9).map(|_| line.pass(Priority::Normal, &owner("a", 1), 1_000)).collect();
+        charges.into_iter().for_each(|charge| line.settle(charge, Some(1_000)));
+        join(&mut line, "b", 1);
+        (0..3).for_each(|_| join(&mut line, "a", 1));
+        (0..2).for_each(|_| join(&mut line, "b", 1));
+        line.set(Ranks::new(Duration::from_secs(10), [0; 3]), Fairness::None);
+        let turns: Vec<String> = (0..6).map(|_| turn(&mut line).0).collect();
+        assert_eq!(turns, ["b", "a", "a", "a", "b", "b"], "in the order they came");
     }
 }

@@ -25,6 +25,7 @@ pub(crate) use self::estimate::{Estimate, Estimator, cost};
 use crate::clock;
 use crate::line::{Age, Charge, Name, Owner, Ticket};
 use crate::quota::{self, Claim, Quotas};
+use crate::state::Shared;
 
 /// One deployment's queue.
 #[derive(Debug)]
@@ -65,13 +66,25 @@ pub(crate) struct Asking<'a> {
     pub(crate) again: bool,
 }
 
+/// What a call takes, in tokens. An estimate beyond what there could ever be is taken for all there is: refused is only
+/// what is sure to be too large.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Of a KV cache.
+    pub(crate) cache: Tokens,
+    /// Of its tenant's quota.
+    pub(crate) quota: u64,
+    /// What it is sure to take.
+    certain: u64,
+}
+
 /// What a ticket must know to be let go on.
 pub(crate) struct Waiter {
     attempt: Attempt,
     /// The fleet of the config the call came in with. Only it may choose for this ticket: instances are numbered
     /// anew by every config.
     fleet: Arc<dyn Choose>,
-    tokens: Tokens,
+    size: Size,
     called: oneshot::Sender<Called>,
 }
 
@@ -139,7 +152,7 @@ pub(crate) enum Answer {
 /// A place in the line. Dropping it leaves the line.
 pub(crate) struct Place {
     queue: Arc<Queue>,
-    quotas: Arc<Quotas>,
+    shared: Arc<Shared>,
     name: Name,
     pub(crate) called: oneshot::Receiver<Called>,
     pub(crate) ahead: Ahead,
@@ -172,29 +185,27 @@ impl Queue {
         self: &Arc<Self>,
         asking: &Asking<'_>,
         fleet: &Arc<impl Choose>,
-        quotas: &Arc<Quotas>,
+        shared: &Arc<Shared>,
         age: &mut Option<Age>,
         since: Moment,
     ) -> Answer {
-        let now = clock::now();
+        let (now, quotas) = (clock::now(), &shared.quotas);
+        let size = match Size::of(asking, &**fleet, quotas) {
+            Ok(size) => size,
+            Err(refused) => return Answer::Refused(refused),
+        };
         // Whoever comes while others wait waits behind them.
         if self.waiting() == 0 {
-            match self.at_once(asking, &**fleet, quotas, now) {
+            match self.at_once(asking, size, &**fleet, quotas, now) {
                 Some(Ok(granted)) => return Answer::Go(Box::new(granted)),
                 Some(Err(refused)) => return Answer::Refused(refused),
                 None => {}
             }
         }
-        if let Some(refused) = too_large(asking, &**fleet, quotas) {
-            return Answer::Refused(refused);
-        }
+        fleet.prepare(asking.attempt, &asking.owner.tenant);
         let (called, waits) = oneshot::channel();
-        let waiter = Waiter {
-            attempt: asking.attempt.clone(),
-            fleet: Arc::clone(fleet) as Arc<dyn Choose>,
-            tokens: asking.estimate.occupies(),
-            called,
-        };
+        let waiter =
+            Waiter { attempt: asking.attempt.clone(), fleet: Arc::clone(fleet) as Arc<dyn Choose>, size, called };
         let joined = self.books().join(asking, waiter, age, since, now);
         let Joined { name, ahead, pushed_out } = match joined {
             Ok(joined) => joined,
@@ -207,11 +218,10 @@ impl Queue {
             self.count(&self.counts.pushed_out, ticket.class);
             drop(ticket.waiter.called.send(Called::Refused(refused)));
         }
-        let quotas = Arc::clone(quotas);
-        let place = Place { queue: Arc::clone(self), quotas, name, called: waits, ahead };
         self.waiting.store(self.books().len(), Ordering::Release);
+        let place = Place { queue: Arc::clone(self), shared: Arc::clone(shared), name, called: waits, ahead };
         // A slot may have come free between the look and the joining.
-        self.pump(&place.quotas);
+        shared.pump(self);
         Answer::Wait(place)
     }
 
@@ -219,35 +229,33 @@ impl Queue {
     fn at_once(
         &self,
         asking: &Asking<'_>,
+        size: Size,
         fleet: &impl Choose,
         quotas: &Arc<Quotas>,
         now: Moment,
     ) -> Option<Result<Granted, Refused>> {
         use kernel::fleet::{Ask, Choice};
-        let tokens = asking.estimate.occupies();
-        let claim = match quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: tokens.0 }, now) {
-            Ok(claim) => claim,
-            Err(quota::Blocked::TooLarge(most)) => return Some(Err(Refused::BeyondQuota(Tokens(most)))),
-            Err(quota::Blocked::Spent | quota::Blocked::Lent) => return None,
-        };
+        // Blocked, it waits; what is too large after all is told when its turn comes.
+        let claim = quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: size.quota }, now).ok()?;
         let mut seen = Sight::new();
-        let ask = Ask { tenant: &asking.owner.tenant, tokens, insists: false };
+        let ask = Ask { tenant: &asking.owner.tenant, tokens: size.cache, insists: false, below: None };
         let refused = match fleet.choose(asking.attempt, &ask, &mut |one| seen.push(one)) {
             Choice::Taken(instance, permit) => {
                 let charge = self.books().pass(asking);
                 self.reason(&seen);
                 return Some(Ok(Granted { taken: Taken { instance, permit, claim, seen }, charge }));
             }
-            Choice::Busy => None,
+            Choice::Busy | Choice::TooLarge(_) => None,
             Choice::Down(after) => Some(Err(Refused::Down(after))),
-            Choice::TooLarge(most) => Some(Err(Refused::TooLarge(most))),
         };
         claim.into_iter().for_each(Claim::undo);
         refused
     }
 
-    /// Hands free slots to those whose turn it is.
-    pub(crate) fn pump(&self, quotas: &Arc<Quotas>) {
+    /// Hands free slots to those whose turn it is. Tells whether something came back that calls of other deployments may
+    /// use as well.
+    pub(crate) fn pump(&self, quotas: &Arc<Quotas>) -> bool {
+        let mut shares = false;
         while self.waiting() > 0 {
             let called = {
                 let mut books = self.books();
@@ -268,13 +276,15 @@ impl Queue {
                 // A client that has just left hands its slot back inside the error: somebody else may have it.
                 if let Err(Called::Go(granted)) = ticket.waiter.called.send(called) {
                     returned = true;
+                    shares |= granted.taken.shares();
                     self.settle(granted.charge, None);
                 }
             }
             if !returned {
-                return;
+                break;
             }
         }
+        shares
     }
 
     /// Corrects what a call was charged, when it is known what it cost; `None`: nothing after all.
@@ -322,44 +332,58 @@ impl Queue {
         }
     }
 
-    fn leave(&self, name: &Name, quotas: &Arc<Quotas>) {
+    /// Takes a ticket out; tells whether it was still there.
+    fn leave(&self, name: &Name) -> bool {
         let mut books = self.books();
         let gone = books.remove(name);
         self.waiting.store(books.len(), Ordering::Release);
-        drop(books);
-        // Whoever stood behind it may go in its place.
-        if gone {
-            self.pump(quotas);
-        }
+        gone
     }
 }
 
-/// Whether a call could never go on, however long it waited.
-fn too_large(asking: &Asking<'_>, fleet: &impl Choose, quotas: &Quotas) -> Option<Refused> {
-    let tokens = asking.estimate.occupies();
-    if let Some(quota::Blocked::TooLarge(most)) = quotas.would(&asking.owner.tenant, asking.class, tokens.0) {
-        return Some(Refused::BeyondQuota(Tokens(most)));
+impl Taken {
+    /// Whether giving it back may make room for calls of other deployments.
+    fn shares(&self) -> bool {
+        self.permit.shares() || self.claim.is_some()
     }
-    fleet.largest(asking.attempt).filter(|largest| *largest < tokens).map(Refused::TooLarge)
+}
+
+impl Size {
+    fn of(asking: &Asking<'_>, fleet: &impl Choose, quotas: &Quotas) -> Result<Self, Refused> {
+        let (thought, certain) = (asking.estimate.occupies(), asking.estimate.certain);
+        let most = quotas.most_tokens(&asking.owner.tenant, asking.class).unwrap_or(u64::MAX);
+        let largest = fleet.rooms(asking.attempt).largest.unwrap_or(Tokens(u64::MAX));
+        if certain > most {
+            return Err(Refused::BeyondQuota(Tokens(most)));
+        }
+        if certain > largest.0 {
+            return Err(Refused::TooLarge(largest));
+        }
+        Ok(Self { cache: thought.min(largest), quota: thought.0.min(most), certain })
+    }
 }
 
 impl std::fmt::Debug for Waiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiter").field("tokens", &self.tokens).finish_non_exhaustive()
+        f.debug_struct("Waiter").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Closed first: whoever is just letting it go on finds that out, and settles what it has taken.
+        self.called.close();
         // What was sent and never taken goes back with it.
         if let Ok(Called::Go(granted)) = self.called.try_recv() {
             let Granted { taken, charge } = *granted;
+            let shares = taken.shares();
             drop(taken);
             self.queue.settle(charge, None);
-            self.queue.pump(&self.quotas);
-            return;
+            self.shared.came_back(&self.queue, shares);
+        } else if self.queue.leave(&self.name) {
+            // Whoever stood behind it may go in its place.
+            self.shared.pump(&self.queue);
         }
-        self.queue.leave(&self.name, &self.quotas);
     }
 }
 

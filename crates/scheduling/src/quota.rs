@@ -90,6 +90,27 @@ impl Quotas {
         tree.leaf(tenant, class).is_some_and(|leaf| tree.within(&leaf, Need { tokens }))
     }
 
+    /// The most tokens a tenant's calls of a class could have in flight; `None` where that is not limited.
+    pub(crate) fn most_tokens(&self, tenant: &TenantId, class: Priority) -> Option<u64> {
+        if !self.any() {
+            return None;
+        }
+        let tree = self.lock();
+        tree.most_tokens(&tree.leaf(tenant, class)?)
+    }
+
+    /// What a call lacks of its tenant's quota, in calls and in tokens.
+    pub(crate) fn lacking(&self, tenant: &TenantId, class: Priority, tokens: u64) -> [u64; 2] {
+        let tree = self.lock();
+        tree.leaf(tenant, class).map_or([0; 2], |leaf| tree.lacking(&leaf, Need { tokens }))
+    }
+
+    /// What others may have when a call gives its part of a quota back, in calls and in tokens.
+    pub(crate) fn frees(&self, tenant: &TenantId, class: Priority, tokens: u64) -> [u64; 2] {
+        let tree = self.lock();
+        tree.leaf(tenant, class).map_or([0; 2], |leaf| tree.frees(&leaf, Need { tokens }))
+    }
+
     /// Whether a quota applies to a tenant's calls of a class.
     pub(crate) fn covers(&self, tenant: &TenantId, class: Priority) -> bool {
         self.any() && self.lock().leaf(tenant, class).is_some()
@@ -125,6 +146,11 @@ impl Quotas {
 }
 
 impl Claim {
+    /// Tokens it holds.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.need.tokens
+    }
+
     /// Gives it back as if it had never been taken: whoever waited for it need not look again.
     pub(crate) fn undo(mut self) {
         self.silent = true;

@@ -1,11 +1,12 @@
 //! The stage: an attempt goes in, a placed call goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kernel::error::Kind;
-use kernel::explain::Decision;
-use kernel::fleet::{Choose, Roster};
+use kernel::explain::{Decision, SEEN_MAX};
+use kernel::fleet::{Choose, Roster, Seen};
 use kernel::{
     Attempt, Ctx, Error, InstanceId, Note, Origin, Permit, Placed, Priority, Reply, Result, Serve, Serving, Tokens,
 };
@@ -15,7 +16,7 @@ use crate::line::{Age, Charge, Owner};
 use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken};
 use crate::quota::Claim;
 use crate::refusal;
-use crate::running::Victims;
+use crate::running::Wish;
 use crate::settings::Settings;
 use crate::state::{Shared, State};
 use crate::turn::{Costs, Turn, Verdict};
@@ -38,6 +39,19 @@ struct Past {
     age: Option<Age>,
     /// How often it was put back.
     put_back: u32,
+}
+
+/// Who was taken and the best of the others, and how many are left out.
+fn foremost(mut seen: Sight) -> (Sight, u32) {
+    if seen.len() <= SEEN_MAX {
+        return (seen, 0);
+    }
+    let taken = |one: &Seen| !matches!(one.verdict, kernel::fleet::Verdict::Taken(_));
+    seen.sort_by(|a, b| taken(a).cmp(&taken(b)).then(a.score.total_cmp(&b.score)));
+    let left_out = seen.len() - SEEN_MAX;
+    seen.truncate(SEEN_MAX);
+    seen.shrink_to_fit();
+    (seen, u32::try_from(left_out).unwrap_or(u32::MAX))
 }
 
 fn unplanned() -> Error {
@@ -80,6 +94,7 @@ impl<F: Choose> Scheduler<F> {
         }
         shared.retain(|label| queues.iter().any(|queue| &*queue.label == label));
         shared.quotas.set(&settings.cohorts, &settings.quotas);
+        shared.preemption.store(settings.preemption, Ordering::Relaxed);
         let (preemption, preemptions_max) = (settings.preemption, settings.preemptions_max);
         Self { fleet, next, queues, shared, preemption, preemptions_max }
     }
@@ -91,12 +106,12 @@ impl<F: Choose> Scheduler<F> {
             let Some(queue) = self.queues.get(attempt.deployment.index) else { return Err(unplanned()) };
             let mut past = Past::default();
             loop {
-                let (go, estimate) = self.granted(ctx, queue, &attempt, &mut past).await?;
-                let instance = go.instance;
+                let go = self.granted(ctx, queue, &attempt, &mut past).await?;
+                let (at, tokens) = ((queue.id, go.instance), go.claim.as_ref().map_or(0, Claim::tokens));
                 let (mut turn, serving, kept) = self.set_out(ctx, queue, attempt, go, past.put_back);
                 let answered = match kept {
                     None => serving.await,
-                    Some(kept) => match self.unless_put_back(ctx, (queue.id, instance), estimate, serving).await {
+                    Some(kept) => match self.unless_put_back(ctx, at, tokens, serving).await {
                         Some(answered) => answered,
                         None => {
                             turn.ended(Verdict::Undone);
@@ -140,11 +155,11 @@ impl<F: Choose> Scheduler<F> {
         &self,
         ctx: &Ctx,
         at: (usize, InstanceId),
-        estimate: Estimate,
+        tokens: u64,
         mut serving: Serving<'_>,
     ) -> Option<Result<Reply>> {
         let (class, tenant) = (ctx.facts().priority, &ctx.facts().caller.tenant);
-        let mut stop = self.shared.running.enter(at, (class, tenant), estimate.occupies().0, clock::now());
+        let mut stop = self.shared.running.enter(at, (class, tenant), tokens, clock::now());
         // When it is put back, the call at the backend ends and its slot is free before its turn is over: `serving` is
         // dropped here.
         tokio::select! {
@@ -155,17 +170,11 @@ impl<F: Choose> Scheduler<F> {
     }
 
     /// The right to go on: at once, or when its turn has come.
-    async fn granted(
-        &self,
-        ctx: &Ctx,
-        queue: &Arc<Queue>,
-        attempt: &Attempt,
-        past: &mut Past,
-    ) -> Result<(Go, Estimate)> {
+    async fn granted(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &Attempt, past: &mut Past) -> Result<Go> {
         let since = clock::now();
         let (answer, mut sighting) = self.ask(ctx, queue, attempt, past);
         let refused = match answer {
-            Answer::Go(granted) => return Ok((self.go(ctx, &sighting, *granted), sighting.estimate)),
+            Answer::Go(granted) => return Ok(self.go(ctx, &sighting, *granted)),
             Answer::Refused(refused) => refused,
             Answer::Wait(mut place) => {
                 let left = attempt.deadline.since(clock::now());
@@ -174,7 +183,7 @@ impl<F: Choose> Scheduler<F> {
                 ctx.note(Note::Queued(sighting.waited));
                 match called {
                     Ok(Ok(Called::Go(granted))) => {
-                        return Ok((self.go(ctx, &sighting, *granted), sighting.estimate));
+                        return Ok(self.go(ctx, &sighting, *granted));
                     }
                     Ok(Ok(Called::Refused(refused))) => refused,
                     Ok(Err(_)) => return Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
@@ -195,14 +204,16 @@ impl<F: Choose> Scheduler<F> {
         let estimate = queue.estimate(&owner.tenant, attempt);
         let again = past.put_back > 0;
         let asking = Asking { class: facts.priority, owner: &owner, attempt, estimate, again };
-        let answer = queue.ask(&asking, &self.fleet, &self.shared.quotas, &mut past.age, facts.started);
+        let answer = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age, facts.asked);
         let mut joined = None;
         if let Answer::Wait(place) = &answer {
             joined = Some(place.ahead);
             ctx.note(Note::Joined(u32::try_from(place.ahead.0).unwrap_or(u32::MAX), place.ahead.1));
             // It may have been let go on while it joined.
             if place.called.is_empty() {
-                self.make_way(queue, &asking);
+                let (class, tenant) = (facts.priority, owner.tenant.clone());
+                let (tokens, tried) = (estimate.occupies().0, attempt.tried.clone());
+                self.shared.make_way(queue, Some(Wish { class, tenant, tokens, tried }));
             }
         }
         (answer, Sighting { attempt, estimate, waited: Duration::ZERO, joined, put_back: past.put_back })
@@ -229,28 +240,9 @@ impl<F: Choose> Scheduler<F> {
         Go { instance, permit, claim, charge }
     }
 
-    /// A call has begun to wait: puts others back that may be, if that lets it go on.
-    fn make_way(&self, queue: &Queue, asking: &Asking<'_>) {
-        let Shared { running, quotas, .. } = &*self.shared;
-        if !self.preemption || running.is_empty() {
-            return;
-        }
-        let (tenant, class) = (&asking.owner.tenant, asking.class);
-        let tokens = asking.estimate.occupies().0;
-        let who = match quotas.would(tenant, class, tokens) {
-            // Its own is lent out: no slot would help before that is back.
-            Some(crate::quota::Blocked::Lent) => Victims::Quota { tokens, class, tenant },
-            Some(_) => return,
-            None => {
-                let within = quotas.covers(tenant, class) && quotas.within(tenant, class, tokens);
-                Victims::Slot { high: class == Priority::High, within, tried: &asking.attempt.tried }
-            }
-        };
-        running.put_back(queue.id, tenant, who, quotas);
-    }
-
     fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Sight, refused: Option<&'static str>) {
         let facts = ctx.facts();
+        let (seen, left_out) = foremost(seen);
         let joined = sighting.joined.map(|(ahead, wait)| (u32::try_from(ahead).unwrap_or(u32::MAX), wait));
         let decision = Arc::new(Decision {
             id: facts.id.clone(),
@@ -263,6 +255,7 @@ impl<F: Choose> Scheduler<F> {
             put_back: sighting.put_back,
             deployment: Arc::clone(&sighting.attempt.deployment),
             seen,
+            left_out,
             refused,
         });
         if facts.explain {
@@ -283,7 +276,7 @@ mod tests {
     use std::sync::Mutex;
 
     use kernel::Moment;
-    use kernel::fleet::{Ask, Choice, Deployment, Seen};
+    use kernel::fleet::{Ask, Choice, Deployment, Rooms};
     use kernel::{
         Body, Call, Caller, Head, InstanceId, ModelName, Operation, Payload, RequestId, Room, Slots, Version, ctx,
     };
@@ -304,8 +297,8 @@ mod tests {
                 .map_or(Choice::Busy, |permit| Choice::Taken(InstanceId(0), permit))
         }
 
-        fn largest(&self, _: &Attempt) -> Option<Tokens> {
-            None
+        fn rooms(&self, _: &Attempt) -> Rooms {
+            Rooms::default()
         }
     }
 
@@ -327,6 +320,7 @@ mod tests {
             caller,
             priority: Priority::Normal,
             started: Moment::now(),
+            asked: Moment::now(),
             deadline: None,
             explain: false,
         })
@@ -454,5 +448,61 @@ mod tests {
         assert!(running.await.is_err());
         fake.gate.add_permits(1);
         assert!(waiting.await.unwrap().is_ok());
+    }
+
+    /// A grant and a client that leaves may meet at any moment: on two threads, whatever they do to each other, nothing
+    /// is left behind.
+    #[test]
+    fn clients_that_leave_while_they_are_let_go_on_leave_nothing_behind() {
+        let state = State::default();
+        let fake = Arc::new(Fake {
+            slots: Slots::new(Some(1)),
+            served: Mutex::default(),
+            gate: tokio::sync::Semaphore::new(usize::MAX >> 4),
+        });
+        let mut roster = Roster::default();
+        let model = kernel::fleet::Model {
+            name: ModelName::new("m"),
+            deployments: vec![attempt(Duration::ZERO).deployment],
+            timeout: Duration::MAX,
+            attempts_max: 1,
+            retry_percent: 0,
+            retry_min: 0,
+            priority: None,
+        };
+        roster.models.insert(ModelName::new("m"), Arc::new(model));
+        let next: Arc<dyn Serve<Placed>> = fake.clone();
+        let scheduler = Arc::new(Scheduler::new(&Settings::default(), &state, fake.clone(), &roster, next));
+        let threads = [0u64, 1].map(|seed| {
+            let scheduler = Arc::clone(&scheduler);
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let random = kernel::random::Random::seeded(seed);
+                runtime.block_on(async {
+                    let until = std::time::Instant::now() + Duration::from_secs(1);
+                    while std::time::Instant::now() < until {
+                        let context = context("x");
+                        let mut calls: Vec<_> = (0..8).map(|_| scheduler.serve(&context, attempt(LONG))).collect();
+                        // All of them begin, and any of them leaves at any point.
+                        for _ in 0..random.below(20) {
+                            let at = random.below(calls.len());
+                            let polled = std::future::poll_fn(|cx| {
+                                std::task::Poll::Ready(calls.get_mut(at).map(|call| call.as_mut().poll(cx)))
+                            });
+                            if polled.await.is_none_or(|polled| polled.is_ready()) {
+                                drop(calls.swap_remove(at));
+                                if calls.is_empty() {
+                                    break;
+                                }
+                            }
+                        }
+                        drop(calls);
+                    }
+                });
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let books = scheduler.queues[0].books();
+        assert_eq!((fake.slots.busy(), books.len(), books.line().running()), (0, 0, 0));
     }
 }

@@ -87,10 +87,6 @@ impl Drop for Turn {
             }
         }
         drop(self.claim.take());
-        if self.shares {
-            self.shared.pump_all();
-        } else {
-            self.queue.pump(&self.shared.quotas);
-        }
+        self.shared.came_back(&self.queue, self.shares);
     }
 }

@@ -154,15 +154,32 @@ async fn cache() -> (Upstream, Sluice) {
     (upstream, sluice)
 }
 
-/// A prompt of some 1500 tokens.
-fn long() -> String {
-    format!(r#","tools":[{{"type":"function","function":{{"name":"f","description":"{}"}}}}]"#, "lorem ".repeat(1000))
+/// A prompt of so many words, six bytes each.
+fn long(words: usize) -> String {
+    format!(r#","tools":[{{"type":"function","function":{{"name":"f","description":"{}"}}}}]"#, "lorem ".repeat(words))
+}
+
+/// 24 KB are no fewer than 1,500 tokens, whatever the language.
+const TOO_LONG: usize = 4_000;
+/// 6 KB are thought to be 1,500 tokens, and may be 375.
+const LONG: usize = 1_000;
+
+#[tokio::test]
+async fn a_call_that_is_only_thought_to_be_too_large_takes_the_whole_cache() {
+    let (upstream, sluice) = cache().await;
+    let long = long(LONG);
+    let holder = send(&sluice, HOLD, Like { body: r#","max_tokens":10"#, ..Like::default() }).await;
+    assert!(upstream.busy(1, SOON).await);
+    let mut large = join(&sluice, "large", Like { body: &long, ..Like::default() }, 0).await;
+    drop(holder);
+    large.answered().await;
+    idle(&sluice).await;
 }
 
 #[tokio::test]
 async fn a_call_too_large_for_every_cache_is_refused_at_once_also_while_others_wait() {
     let (upstream, sluice) = cache().await;
-    let long = long();
+    let long = long(TOO_LONG);
     let huge = Like { body: &long, ..Like::default() };
     let refused = async |what: &str| {
         let (status, code, message, _) = send(&sluice, "huge", huge).await.refused().await;
@@ -215,7 +232,7 @@ async fn a_call_too_large_for_one_version_goes_to_another_that_has_room() {
         version("large", 100_000)
     ))
     .await;
-    let long = long();
+    let long = long(TOO_LONG);
     for _ in 0..12 {
         send(&sluice, "long", Like { body: &long, ..Like::default() }).await.answered().await;
     }

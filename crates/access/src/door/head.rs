@@ -130,7 +130,8 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
         headers.extend(millis.map(|millis| (ESTIMATE, number(millis))));
     }
     if let Some(decision) = &journal.decision {
-        headers.extend(HeaderValue::from_str(&explanation::header(decision)).ok().map(|text| (EXPLAIN, text)));
+        let text = explanation::header(decision);
+        headers.extend(HeaderValue::from_str(&text).ok().filter(|_| !text.is_empty()).map(|text| (EXPLAIN, text)));
     }
     let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
     let spent = until.since(visit.started).saturating_sub(journal.queued);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use kernel::fleet::{Ask, Choice, Seen, Verdict};
+use kernel::fleet::{Ask, Choice, Rooms, Seen, Verdict};
 use kernel::node::{Lack, Need};
-use kernel::{Attempt, InstanceId, Moment, Permit, Room, Tokens};
+use kernel::{Attempt, InstanceId, Moment, Permit, Room, TenantId, Tokens};
 use smallvec::SmallVec;
 
 use crate::balance::{Balance, Candidate, Wanted};
@@ -62,17 +62,42 @@ impl Group {
         }
         match self.take(candidates, attempt, ask, now, witness) {
             Some((id, permit)) => Choice::Taken(id, permit),
-            None => match self.largest().filter(|largest| *largest < ask.tokens) {
+            None => match self.rooms().largest.filter(|largest| *largest < ask.tokens) {
                 Some(largest) => Choice::TooLarge(largest),
-                None => Choice::Busy,
+                None => {
+                    if ask.insists {
+                        self.promise(attempt, now);
+                    }
+                    Choice::Busy
+                }
             },
         }
     }
 
-    /// The most tokens one of the instances has room for; `None` where one of them has no bound.
-    pub(super) fn largest(&self) -> Option<Tokens> {
-        let rooms = self.members.iter().map(|(_, instance)| instance.vitals.slots.room());
-        rooms.reduce(|a, b| Some(a?.max(b?))).flatten().map(Tokens)
+    /// How much room for tokens the instances have.
+    pub(super) fn rooms(&self) -> Rooms {
+        let rooms = || self.members.iter().map(|(_, instance)| instance.vitals.slots.room().map(Tokens));
+        Rooms { smallest: rooms().flatten().min(), largest: rooms().reduce(|a, b| Some(a?.max(b?))).flatten() }
+    }
+
+    /// Hashes the prompt if that is wanted.
+    pub(super) fn prepare(&self, attempt: &Attempt, tenant: &TenantId) {
+        if self.balance.reads_prompts() {
+            prompt::blocks(&attempt.call.payload, tenant);
+        }
+    }
+
+    /// Has one node kept free for a call that has waited long: the one that is kept already, else the first that can be.
+    fn promise(&self, attempt: &Attempt, now: Moment) {
+        let nodes = || {
+            let untried = self.members.iter().filter(|(id, _)| !attempt.tried.contains(id));
+            untried.filter_map(|(_, instance)| instance.node.as_ref())
+        };
+        let kept = nodes().find(|node| node.is_promised(self.label, now));
+        match kept {
+            Some(node) => drop(node.promise(self.label, now)),
+            None => drop(nodes().find(|node| node.promise(self.label, now))),
+        }
     }
 
     /// Takes a slot of whom the balance picks; of the next best where somebody else was faster.
@@ -84,6 +109,9 @@ impl Group {
         now: Moment,
         witness: &mut dyn FnMut(Seen),
     ) -> Option<(InstanceId, Permit)> {
+        if candidates.is_empty() {
+            return None;
+        }
         let reads = self.balance.reads_prompts();
         let blocks = if reads { prompt::blocks(&attempt.call.payload, ask.tenant) } else { &[] };
         let wanted = Wanted { affinity: attempt.call.affinity, tokens: ask.tokens, blocks };
@@ -99,6 +127,10 @@ impl Group {
                 Ok(permit) => {
                     instance.vitals.health.chosen(&instance.rules, now);
                     self.balance.placed(chosen.identity, &wanted, now);
+                    if ask.insists {
+                        let nodes = self.members.iter().filter_map(|(_, instance)| instance.node.as_ref());
+                        nodes.for_each(|node| node.release(self.label));
+                    }
                     witness(seen(chosen.index, instance, Some(&chosen), Verdict::Taken(pick.reason)));
                     for other in &shown {
                         if let Some((_, instance)) = self.members.get(other.index) {
@@ -122,19 +154,14 @@ impl Group {
         if slots.busy() >= ceiling {
             return Err(Verdict::Full);
         }
+        if ask.below.is_some_and(|below| slots.room().is_none_or(|room| room >= below.0)) {
+            return Err(Verdict::Promised);
+        }
         if slots.room().is_some_and(|room| slots.tokens().saturating_add(ask.tokens.0) > room) {
             return Err(Verdict::NoTokens);
         }
         match &instance.node {
-            Some(node) => match node.fits(&self.need(instance), now) {
-                Ok(()) => Ok(ceiling),
-                Err(lack) => {
-                    if ask.insists {
-                        node.promise(self.label, now);
-                    }
-                    Err(verdict(lack))
-                }
-            },
+            Some(node) => node.fits(&self.need(instance), now).map(|()| ceiling).map_err(verdict),
             None => Ok(ceiling),
         }
     }
@@ -229,7 +256,7 @@ mod tests {
         let deployment = Arc::clone(&fleet.roster().models[&ModelName::new("m")].deployments[0]);
         let attempt = Attempt { call, deployment, tried: Vec::new(), deadline: Moment::now() };
         let mut reason = "";
-        let ask = Ask { tenant: &TenantId::new(tenant), tokens: Tokens(100), insists: false };
+        let ask = Ask { tenant: &TenantId::new(tenant), tokens: Tokens(100), insists: false, below: None };
         let choice = fleet.choose(&attempt, &ask, &mut |seen| {
             if let Verdict::Taken(why) = seen.verdict {
                 reason = why;

@@ -51,7 +51,7 @@ impl Pool {
         let (mut attempt, mut asked) = (attempt(&self.fleet), String::new());
         let tenant = TenantId::new("t");
         loop {
-            let ask = Ask { tenant: &tenant, tokens: Tokens(0), insists: false };
+            let ask = Ask { tenant: &tenant, tokens: Tokens(0), insists: false, below: None };
             let group = &self.fleet.groups[0];
             let Choice::Taken(id, permit) = group.choose(&attempt, &ask, self.now, &mut |_| {}) else {
                 panic!("{asked}: nobody is left")

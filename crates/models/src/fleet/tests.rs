@@ -61,12 +61,13 @@ async fn a_429_on_the_wire_lowers_the_limit() {
         caller: kernel::Caller::anonymous(),
         priority: kernel::Priority::Normal,
         started: Moment::now(),
+        asked: Moment::now(),
         deadline: None,
         explain: false,
     };
     let ctx = Ctx::new(facts);
     let tenant = kernel::TenantId::new("t");
-    let ask = Ask { tenant: &tenant, tokens: kernel::Tokens(0), insists: false };
+    let ask = Ask { tenant: &tenant, tokens: kernel::Tokens(0), insists: false, below: None };
     let Choice::Taken(instance, permit) = fleet.choose(&attempt, &ask, &mut |_| {}) else { panic!("it is idle") };
     assert!(fleet.serve(&ctx, Placed { attempt, instance, permit }).await.is_err());
     assert_eq!(slots(&fleet), Some(12.0));

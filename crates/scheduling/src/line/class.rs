@@ -7,7 +7,7 @@ use kernel::{KeyId, Priority, TenantId};
 use slab::Slab;
 
 use super::level::Level;
-use super::{Age, Cost, Owner, Ticket};
+use super::{Age, By, Cost, Owner, Ticket};
 
 /// The tickets of one class, in two levels of fair turns.
 #[derive(Debug)]
@@ -300,11 +300,15 @@ impl<W> Class<W> {
         }
     }
 
-    /// The newest ticket of whoever has the most waiting for its share; only if that is more than `than` (waiting,
-    /// share) has.
-    pub(super) fn push_out(&mut self, than: Option<(usize, u32)>) -> Option<Ticket<W>> {
-        let load = |waiting: usize, weight: u32| waiting as f64 / f64::from(weight.max(1));
-        let loads = self.tenants.iter().map(|(at, member)| (at, load(member.inner.ages.len(), member.weight())));
+    /// The newest ticket of whoever has the most waiting for its share, in calls or in bytes; only if that is more than
+    /// `than` (waiting, share) has.
+    pub(super) fn push_out(&mut self, by: By, than: Option<(u64, u32)>) -> Option<Ticket<W>> {
+        let load = |waiting: u64, weight: u32| waiting as f64 / f64::from(weight.max(1));
+        let of = |tenant: &Tenant| match by {
+            By::Calls => tenant.ages.len() as u64,
+            By::Bytes => tenant.bytes,
+        };
+        let loads = self.tenants.iter().map(|(at, member)| (at, load(of(&member.inner), member.weight())));
         let (at, most) = loads.max_by(|a, b| a.1.total_cmp(&b.1))?;
         if than.is_some_and(|(waiting, weight)| load(waiting, weight) >= most) {
             return None;
@@ -313,6 +317,19 @@ impl<W> Class<W> {
         let (key, _) = keys.iter().max_by_key(|(_, member)| member.inner.waiting.len())?;
         let age = keys.get(key)?.inner.waiting.back()?.0;
         self.take_aged(at, key, age)
+    }
+
+    /// Forgets all service: everybody begins anew.
+    pub(super) fn reset(&mut self) {
+        self.tenants.reset();
+        for at in self.tenants.iter().map(|(at, _)| at).collect::<Vec<_>>() {
+            if let Some(tenant) = self.tenants.get_mut(at) {
+                tenant.inner.keys.reset();
+            }
+            if self.tenants.stands(at) {
+                self.follow(at);
+            }
+        }
     }
 
     pub(super) fn sweep(&mut self) {

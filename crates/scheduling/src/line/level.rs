@@ -20,7 +20,7 @@ pub(super) struct Level<K, M> {
     index: HashMap<K, usize, FixedState>,
     /// Counter, age of the oldest ticket, member.
     line: BTreeSet<(Cost, Age, usize)>,
-    /// What was settled of whoever left the line last.
+    /// The most that was settled of anybody who has left the line.
     left: Cost,
 }
 
@@ -114,7 +114,7 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
         self.line.first().zip(self.line.last()).map_or(0, |(least, most)| most.0 - least.0)
     }
 
-    /// Enters the line, lifted to who goes next (to whoever left last where nobody waits).
+    /// Enters the line, lifted to who goes next (to the most of those who have left, where nobody waits).
     pub(super) fn enter(&mut self, at: usize, age: Age) {
         self.lift(at);
         self.show(at, age);
@@ -142,7 +142,7 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
     /// Leaves the line: nothing left to ask for.
     pub(super) fn leave(&mut self, at: usize) {
         self.hide(at);
-        self.left = self.members.get(at).map_or(self.left, |member| member.settled);
+        self.left = self.members.get(at).map_or(self.left, |member| self.left.max(member.settled));
     }
 
     pub(super) fn stands(&self, at: usize) -> bool {
@@ -178,7 +178,22 @@ impl<K: Hash + Eq + Clone, M: Default> Level<K, M> {
         member.running = member.running.saturating_sub(1);
         member.unsettled = member.unsettled.saturating_sub(share);
         member.settled = member.settled.saturating_add(cost / Cost::from(member.weight));
+        if member.place.is_none() {
+            self.left = self.left.max(member.settled);
+        }
         self.follow(at);
+    }
+
+    /// Forgets all service: everybody begins anew.
+    pub(super) fn reset(&mut self) {
+        self.left = 0;
+        let all: Vec<usize> = self.members.iter().map(|(at, _)| at).collect();
+        for at in all {
+            if let Some(member) = self.members.get_mut(at) {
+                (member.settled, member.unsettled) = (0, 0);
+            }
+            self.follow(at);
+        }
     }
 
     /// Forgets members who ask for nothing and would be lifted anyway if they came back.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::fleet::{Ask, Choice, Choose};
-use kernel::{Call, Moment, Priority, TenantId, Tokens, Usage};
+use kernel::{Call, InstanceId, Moment, Priority, TenantId, Tokens, Usage};
 
 use super::drain::Drain;
 use super::estimate::{Estimate, Estimator, cost};
 use super::{Ahead, Asking, Called, Granted, Refused, Sight, Taken, Told, Waiter};
-use crate::line::{Age, Charge, Line, Name, Owner, Ranks, Ticket};
+use crate::line::{Age, By, Charge, Line, Name, Owner, Ranks, Ticket};
 use crate::quota::{self, Blocked, Claim, Quotas};
+use crate::running::Wish;
 use crate::settings::{Fairness, Settings, TokenWeights};
 
 /// What a queue goes by.
@@ -38,6 +39,9 @@ pub(crate) struct Books {
     /// [`Quotas::returns`] when parked tenants were last looked at.
     returns: u64,
 }
+
+/// Bound: tickets passed over in one round because a larger call waits for room.
+const PASSED_MAX: usize = 16;
 
 /// Those who were pushed out for a newcomer, and what they are told.
 type PushedOut = Vec<(Ticket<Waiter>, Refused)>;
@@ -110,11 +114,27 @@ impl Books {
         if self.line.is_empty() { Some(Duration::ZERO) } else { self.drain.estimate(ahead + 1, now) }
     }
 
-    /// Forgets what no longer matters, and looks at parked tenants again at the next chance: what held them may have
-    /// lapsed without anybody giving something back.
+    /// Forgets what no longer matters.
     pub(crate) fn sweep(&mut self) {
         self.line.sweep();
+    }
+
+    /// Looks at parked tenants again at the next chance: what held them may have lapsed without anybody giving something
+    /// back.
+    pub(crate) fn look_again(&mut self) {
         self.returns = u64::MAX;
+    }
+
+    /// Who would go next and cannot, and what that takes.
+    pub(crate) fn wish(&mut self, now: Moment) -> Option<Wish> {
+        let at = self.line.next(now)?;
+        let ticket = self.line.at(at)?;
+        Some(Wish {
+            class: ticket.class,
+            tenant: ticket.owner.tenant.clone(),
+            tokens: ticket.waiter.size.quota,
+            tried: ticket.waiter.attempt.tried.clone(),
+        })
     }
 
     /// Charges a call that did not have to wait.
@@ -182,12 +202,14 @@ impl Books {
     /// Makes room for one more, at the cost of less deserving ones.
     fn make_room(&mut self, class: Priority, owner: &Owner, bytes: u64, now: Moment) -> Result<PushedOut, Refused> {
         let mut out = Vec::new();
-        let full = |line: &Line<Waiter>| {
-            line.len() >= self.rules.waiting_max || (line.bytes() + bytes > self.rules.bytes_max && !line.is_empty())
+        let full = |line: &Line<Waiter>| match () {
+            () if line.len() >= self.rules.waiting_max => Some(By::Calls),
+            () if line.bytes() + bytes > self.rules.bytes_max && !line.is_empty() => Some(By::Bytes),
+            () => None,
         };
-        while full(&self.line) {
+        while let Some(by) = full(&self.line) {
             let retry_after = self.drain.retry_after(self.line.len(), now);
-            match self.line.push_out(class, owner) {
+            match self.line.push_out(by, class, owner, bytes) {
                 Some(ticket) => out.push((ticket, Refused::PushedOut(retry_after))),
                 None => {
                     // Nobody leaves for one who cannot come in.
@@ -217,8 +239,11 @@ impl Books {
             self.line.unpark(|_, _| true);
         }
         self.returns = returns;
-        // Fleets of earlier configs that have nothing free: there are rarely any.
-        let mut busy: Vec<usize> = Vec::new();
+        // What has been found to have nothing free: fleets of earlier configs, and what is left to calls that have failed
+        // on some instances. There are rarely any.
+        let mut busy: Vec<(usize, Vec<InstanceId>)> = Vec::new();
+        // Room that a larger call waits for, and how many have been passed over for that.
+        let (mut below, mut passed) = (None, 0);
         while let Some(at) = self.line.next(now) {
             let Some(ticket) = self.line.at(at) else { break };
             if ticket.waiter.called.is_closed() {
@@ -226,12 +251,13 @@ impl Books {
                 continue;
             }
             let fleet = Arc::as_ptr(&ticket.waiter.fleet).addr();
-            let free_to_go = ticket.waiter.attempt.tried.is_empty();
-            if free_to_go && busy.contains(&fleet) {
+            let tried = &ticket.waiter.attempt.tried;
+            if busy.iter().any(|(of, without)| *of == fleet && without == tried) {
                 self.line.set_aside(at);
                 continue;
             }
-            match self.attempt(ticket, quotas, now) {
+            let current = tried.is_empty() && fleet == self.fleet;
+            match self.attempt(ticket, below, quotas, now) {
                 Try::Go(taken) => {
                     let Some((ticket, charge)) = self.line.admit(at, now) else { break };
                     turns += 1;
@@ -243,15 +269,21 @@ impl Books {
                 }
                 Try::Parked => self.line.park(at),
                 // Only one that may go anywhere can tell that nobody behind it can go either: what is too large for
-                // what is free now is waited for, or small calls would keep large ones out for ever.
-                Try::Busy if free_to_go && fleet == self.fleet => {
+                // what is free now is waited for, or small calls would keep large ones out for ever. Instances that are
+                // too small for it in any case need not wait.
+                Try::Busy if current => {
                     stands = true;
-                    break;
+                    let (waiter, tokens) = (&ticket.waiter, ticket.waiter.size.cache);
+                    let smaller = || waiter.fleet.rooms(&waiter.attempt).smallest.is_some_and(|room| room < tokens);
+                    if passed >= PASSED_MAX || (below.is_none() && !smaller()) {
+                        break;
+                    }
+                    below = Some(below.unwrap_or(tokens).min(tokens));
+                    passed += 1;
+                    self.line.set_aside(at);
                 }
                 Try::Busy => {
-                    if free_to_go {
-                        busy.push(fleet);
-                    }
+                    busy.push((fleet, tried.clone()));
                     self.line.set_aside(at);
                 }
             }
@@ -263,21 +295,36 @@ impl Books {
         told
     }
 
-    fn attempt(&self, ticket: &Ticket<Waiter>, quotas: &Arc<Quotas>, now: Moment) -> Try {
+    fn attempt(&self, ticket: &Ticket<Waiter>, below: Option<Tokens>, quotas: &Arc<Quotas>, now: Moment) -> Try {
         let waiter = &ticket.waiter;
         if waiter.attempt.deadline <= now {
             return Try::Refused(Refused::Late);
         }
         let tenant = &ticket.owner.tenant;
-        let claim = match quotas.take(tenant, ticket.class, quota::Need { tokens: waiter.tokens.0 }, now) {
+        let size = waiter.size;
+        let take = |tokens| quotas.take(tenant, ticket.class, quota::Need { tokens }, now);
+        // A config may have taken room away since it joined; what was only a guess is then all there is.
+        let claim = match take(size.quota) {
+            Err(Blocked::TooLarge(most)) if size.certain <= most => take(most),
+            claim => claim,
+        };
+        let claim = match claim {
             Ok(claim) => claim,
             Err(Blocked::TooLarge(most)) => return Try::Refused(Refused::BeyondQuota(Tokens(most))),
             Err(Blocked::Spent | Blocked::Lent) => return Try::Parked,
         };
         let mut seen = Sight::new();
         let insists = now.since(ticket.age.since) >= self.rules.aging;
-        let ask = Ask { tenant, tokens: waiter.tokens, insists };
-        let refused = match waiter.fleet.choose(&waiter.attempt, &ask, &mut |one| seen.push(one)) {
+        let mut choose = |tokens| {
+            seen.clear();
+            let ask = Ask { tenant, tokens, insists, below };
+            waiter.fleet.choose(&waiter.attempt, &ask, &mut |one| seen.push(one))
+        };
+        let choice = match choose(size.cache) {
+            Choice::TooLarge(most) if size.certain <= most.0 => choose(most),
+            choice => choice,
+        };
+        let refused = match choice {
             Choice::Taken(instance, permit) => {
                 return Try::Go(Box::new(Taken { instance, permit, claim, seen }));
             }

@@ -9,20 +9,20 @@ use crate::line::Cost;
 use crate::settings::TokenWeights;
 
 /// What calls of one deployment turned out to be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Estimator {
+    all: Habit,
+    tenants: HashMap<TenantId, Habit, FixedState>,
+}
+
+/// What calls are like.
+#[derive(Debug, Clone, Copy)]
+struct Habit {
     /// Bytes of prompt, as JSON, and tokens that they turned out to be. Sums, so that a prompt counts by its length: the
     /// JSON around short ones says nothing about long ones.
     bytes: f64,
     tokens: f64,
-    /// Answers of all tenants.
-    all: Length,
-    tenants: HashMap<TenantId, Length, FixedState>,
-}
-
-/// The length of answers, in tokens: mean, and mean distance from it.
-#[derive(Debug, Clone, Copy)]
-struct Length {
+    /// Tokens of an answer: mean, and mean distance from it.
     mean: f64,
     spread: f64,
 }
@@ -36,21 +36,24 @@ pub(crate) struct Estimate {
     pub(crate) output: u64,
     /// Tokens of its answer that it will rarely exceed.
     pub(crate) output_high: u64,
+    /// Tokens that it asks for in any case: no prompt has fewer, and so many it says itself that the answer may have.
+    pub(crate) certain: u64,
 }
 
 /// What one call counts: the last twenty or so decide.
 const NEW: f64 = 0.05;
-/// English prose in JSON is four bytes a token; other languages and code are learned.
-const FIRST_BYTES: f64 = 4_000.0;
-const FIRST_TOKENS: f64 = 1_000.0;
-/// What is believed before the first answer: the median of public conversation traces is near it.
-const FIRST: Length = Length { mean: 256.0, spread: 128.0 };
-/// Bound: tenants with a length of their own; others are estimated from all.
+/// Bound: more bytes no token has, on average over a prompt; and fewer than one would be pictures by address, whose
+/// tokens say nothing about text.
+const BYTES_PER_TOKEN: std::ops::RangeInclusive<f64> = 1.0..=16.0;
+/// Bound: no answer is longer; what a backend says beyond it is not believed.
+const OUTPUT_MAX: u64 = 1 << 20;
+/// Bound: tenants with a habit of their own; others are estimated from all.
 const TENANTS_MAX: usize = 10_000;
 
-impl Default for Estimator {
+impl Default for Habit {
+    /// English prose in JSON is four bytes a token; the median answer of public conversation traces is near 256.
     fn default() -> Self {
-        Self { bytes: FIRST_BYTES, tokens: FIRST_TOKENS, all: FIRST, tenants: HashMap::default() }
+        Self { bytes: 4_000.0, tokens: 1_000.0, mean: 256.0, spread: 128.0 }
     }
 }
 
@@ -63,14 +66,15 @@ impl Estimator {
 
     /// The same of a call known by its size; `answers` says whether it has an answer in tokens.
     pub(crate) fn of(&self, tenant: &TenantId, bytes: usize, output_max: Option<Tokens>, answers: bool) -> Estimate {
-        let length = self.tenants.get(tenant).unwrap_or(&self.all);
-        let most = output_max.map_or(u64::MAX, |max| max.0);
-        let output = if answers { length.mean } else { 0.0 };
-        let high = if output > 0.0 { output + 3.0 * length.spread } else { 0.0 };
+        let habit = self.tenants.get(tenant).unwrap_or(&self.all);
+        let said = output_max.filter(|_| answers).map(|max| max.0);
+        let most = said.unwrap_or(u64::MAX);
+        let (output, high) = if answers { (habit.mean, habit.mean + 3.0 * habit.spread) } else { (0.0, 0.0) };
         Estimate {
-            input: (bytes as f64 * self.tokens / self.bytes).ceil() as u64,
+            input: (bytes as f64 * habit.tokens / habit.bytes).ceil() as u64,
             output: (output.ceil() as u64).min(most),
             output_high: (high.ceil() as u64).min(most),
+            certain: ((bytes as f64 / BYTES_PER_TOKEN.end()) as u64).saturating_add(said.unwrap_or(0)),
         }
     }
 
@@ -79,30 +83,33 @@ impl Estimator {
         if usage.estimated {
             return;
         }
-        if usage.input.0 > 0 && bytes > 0 {
-            self.bytes += NEW * (bytes as f64 - self.bytes);
-            self.tokens += NEW * (usage.input.0 as f64 - self.tokens);
-        }
-        // Embeddings have no answer in tokens.
-        if usage.output.0 == 0 {
-            return;
-        }
-        self.all.learn(usage.output.0);
-        if let Some(length) = self.tenants.get_mut(tenant) {
-            length.learn(usage.output.0);
+        // A newcomer is thought to be like all.
+        let before = self.all;
+        self.all.learn(bytes, usage);
+        if let Some(habit) = self.tenants.get_mut(tenant) {
+            habit.learn(bytes, usage);
         } else if self.tenants.len() < TENANTS_MAX {
-            let mut length = self.all;
-            length.learn(usage.output.0);
-            self.tenants.insert(tenant.clone(), length);
+            let mut habit = before;
+            habit.learn(bytes, usage);
+            self.tenants.insert(tenant.clone(), habit);
         }
     }
 }
 
-impl Length {
-    fn learn(&mut self, tokens: u64) {
-        let off = tokens as f64 - self.mean;
-        self.spread += NEW * (off.abs() - self.spread);
-        self.mean += NEW * off;
+impl Habit {
+    fn learn(&mut self, bytes: usize, usage: &Usage) {
+        if usage.input.0 > 0 && bytes > 0 {
+            let bytes = bytes as f64;
+            let tokens = (usage.input.0 as f64).clamp(bytes / BYTES_PER_TOKEN.end(), bytes / BYTES_PER_TOKEN.start());
+            self.bytes += NEW * (bytes - self.bytes);
+            self.tokens += NEW * (tokens - self.tokens);
+        }
+        // Embeddings have no answer in tokens.
+        if usage.output.0 > 0 {
+            let off = usage.output.0.min(OUTPUT_MAX) as f64 - self.mean;
+            self.spread += NEW * (off.abs() - self.spread);
+            self.mean += NEW * off;
+        }
     }
 }
 
@@ -132,7 +139,8 @@ pub(crate) fn cost_of(weights: &TokenWeights, input: u64, cached: u64, output: u
 
 /// Never nothing: a call that costs nothing could be made without end.
 fn price(weights: &TokenWeights, input: f64, cached: f64, output: f64) -> Cost {
-    ((weights.input * input + weights.cached * cached + weights.output * output) * 1000.0) as Cost + 1
+    let cost = (weights.input * input + weights.cached * cached + weights.output * output) * 1000.0;
+    (cost as Cost).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -172,7 +180,8 @@ mod tests {
     #[test]
     fn the_length_of_answers_is_learned_per_tenant_and_bounded_by_what_the_call_says() {
         let (mut estimator, long, new) = (Estimator::default(), TenantId::new("long"), TenantId::new("new"));
-        assert_eq!(estimator.estimate(&new, &call(400, None)), Estimate { input: 100, output: 256, output_high: 640 });
+        let first = Estimate { input: 100, output: 256, output_high: 640, certain: 25 };
+        assert_eq!(estimator.estimate(&new, &call(400, None)), first);
         for _ in 0..200 {
             estimator.learn(&long, 300, &used(100, 2_000));
         }
@@ -193,6 +202,20 @@ mod tests {
         }
         let estimate = estimator.estimate(&tenant, &call(9_000, None));
         assert!((2_800..3_300).contains(&estimate.input), "{estimate:?}");
+    }
+
+    #[test]
+    fn what_one_tenant_sends_makes_no_other_tenants_calls_impossible() {
+        let (mut estimator, odd, other) = (Estimator::default(), TenantId::new("odd"), TenantId::new("other"));
+        // Pictures by address: many tokens in few bytes; and a backend that counts nonsense.
+        for _ in 0..100 {
+            estimator.learn(&odd, 60, &used(1_500, 3_900));
+            estimator.learn(&odd, 60, &used(u64::MAX, u64::MAX));
+        }
+        let estimate = estimator.estimate(&other, &call(8_000, Some(100)));
+        assert!(estimate.input <= 8_000 && estimate.output_high <= 100, "{estimate:?}");
+        assert_eq!(estimate.certain, 600, "that much is sure, whatever others did");
+        assert_eq!(cost(&used(u64::MAX, u64::MAX), &TokenWeights::default()), u64::MAX);
     }
 
     #[test]

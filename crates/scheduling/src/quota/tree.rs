@@ -46,8 +46,8 @@ struct Node {
     name: Option<String>,
     parent: Option<usize>,
     sides: [Side; 2],
-    /// At a root: until when nobody may borrow, because an owner wants its own back.
-    wanted: Option<Moment>,
+    /// At a root: who wants its own back, and until when nobody may borrow for that.
+    wanted: Option<(usize, Moment)>,
 }
 
 /// One dimension of a node.
@@ -172,10 +172,33 @@ impl Tree {
         }
     }
 
+    /// The most tokens a leaf could have; `None` if it does not limit them.
+    pub(super) fn most_tokens(&self, leaf: &Leaf) -> Option<u64> {
+        let at = self.leaves.get(leaf).copied()?;
+        self.limited(at, TOKENS).map(|_| self.most(at, TOKENS))
+    }
+
+    /// What a leaf lacks of what is needed, in calls and in tokens.
+    pub(super) fn lacking(&self, leaf: &Leaf, need: Need) -> [u64; 2] {
+        let Some(at) = self.leaves.get(leaf).copied() else { return [0; 2] };
+        need.sides().map(|(side, need)| match self.limited(at, side) {
+            Some(_) => (i128::from(need) - self.available(at, side)).clamp(0, i128::from(u64::MAX)) as u64,
+            None => 0,
+        })
+    }
+
+    /// What comes back to others when a leaf gives so much back: only what it limits was ever taken from them.
+    pub(super) fn frees(&self, leaf: &Leaf, need: Need) -> [u64; 2] {
+        let Some(at) = self.leaves.get(leaf).copied() else { return [0; 2] };
+        need.sides().map(|(side, need)| if self.limited(at, side).is_some() { need } else { 0 })
+    }
+
     /// Whether a leaf would stay within its own.
     pub(super) fn within(&self, leaf: &Leaf, need: Need) -> bool {
         let Some(at) = self.leaves.get(leaf).copied() else { return false };
-        let own = |(side, need): (usize, u64)| self.limited(at, side).is_none_or(|own| own.used + need <= own.nominal);
+        let own = |(side, need): (usize, u64)| {
+            self.limited(at, side).is_none_or(|own| own.used.saturating_add(need) <= own.nominal)
+        };
         need.sides().into_iter().all(own)
     }
 
@@ -186,11 +209,13 @@ impl Tree {
         let Some(root) = self.nodes.get_mut(root) else { return Ok(()) };
         match (blocked, within) {
             // Others who want theirs say so again when it is their turn.
-            (None, true) => root.wanted = None,
-            (None, false) if root.wanted.is_some_and(|until| until > now) => return Err(Blocked::Spent),
+            (None, true) => drop(root.wanted.take_if(|(by, _)| *by == at)),
+            (None, false) if root.wanted.is_some_and(|(_, until)| until > now) => return Err(Blocked::Spent),
             (None, false) => {}
             (Some(Blocked::Lent), _) => {
-                root.wanted = Some(now + WANTED);
+                if root.wanted.is_none_or(|(by, until)| by == at || until <= now) {
+                    root.wanted = Some((at, now + WANTED));
+                }
                 return Err(Blocked::Lent);
             }
             (Some(blocked), _) => return Err(blocked),

@@ -6,7 +6,7 @@ use kernel::Priority;
 use kernel::random::Random;
 
 use crate::quota::{Allowance, CohortSettings, QuotaSettings};
-use crate::settings::Settings;
+use crate::settings::{Fairness, Settings};
 
 /// Everything that will happen, but for what the scheduler decides.
 #[derive(Debug, Clone)]
@@ -62,8 +62,8 @@ pub(super) struct Fault {
 pub(super) enum FaultKind {
     /// An instance dies over its calls, and is back after so long.
     Dies { deployment: usize, instance: usize, back: Duration },
-    /// A new config: slots and node sizes in percent of what they were at first.
-    Reload { percent: u64 },
+    /// A new config: slots, node sizes and nominal quotas in percent of what they were at first, and what is shared.
+    Reload { percent: u64, fairness: Fairness },
 }
 
 /// Tokens of prompt and answer are at most these.
@@ -97,7 +97,7 @@ impl Scene {
         let mut settings = Settings {
             aging_ms: kernel::settings::Millis(100 + below(900)),
             preemption: some(60),
-            shedding: false,
+            shedding: some(50),
             queue_max: if some(20) { 4 + below(10) as u32 } else { 10_000 },
             ..Settings::default()
         };
@@ -115,7 +115,10 @@ impl Scene {
                 let instance = below(deployments[deployment].len() as u64) as usize;
                 let kind = match below(2) {
                     0 => FaultKind::Dies { deployment, instance, back: millis(200 + below(1_000)) },
-                    _ => FaultKind::Reload { percent: 50 + below(100) },
+                    _ => FaultKind::Reload {
+                        percent: 50 + below(100),
+                        fairness: [Fairness::Token, Fairness::Request, Fairness::None][below(3) as usize],
+                    },
                 };
                 Fault { at: millis(below(horizon)), kind }
             })

@@ -23,6 +23,7 @@ pub(super) fn judge(scene: &Scene, history: &History) -> Result<(), String> {
             return Err(format!("nothing was in its way, but it was not answered: {call:?}"));
         }
         nobody_waits_beside_a_free_slot(scene, history)?;
+        classes_go_first(scene, history)?;
         classes_age(scene, history)?;
         tenants_are_served_alike(scene, history)?;
     }
@@ -43,9 +44,12 @@ fn keys_are_served_in_order(scene: &Scene, history: &History) -> Result<(), Stri
                 line[..at].iter().find(|earlier| earlier.came < later.came && earlier.starts[0].0 > later.starts[0].0);
             if let Some(earlier) = overtaken {
                 // Two configs at once: the tickets of each are let go on by its own fleet.
+                // Where caches have bounds, small calls go where a larger one could not.
+                let bounded =
+                    scene.deployments[scene.calls[later.call].deployment].iter().any(|one| one.room.is_some());
                 let reloaded =
                     scene.faults.iter().any(|fault| matches!(fault.kind, super::plan::FaultKind::Reload { .. }));
-                if !reloaded {
+                if !reloaded && !bounded {
                     return Err(format!("{later:?} overtook {earlier:?}"));
                 }
             }
@@ -79,6 +83,24 @@ fn placements<'a>(scene: &Scene, history: &'a History) -> Vec<(Moment, Priority,
     let mut all: Vec<_> = history.calls.iter().collect();
     all.sort_by_key(|record| record.starts[0].2);
     all.into_iter().map(|record| (record.starts[0].0, scene.calls[record.call].class, record)).collect()
+}
+
+/// No inversion between classes: a call that starts while a higher one waits belongs to a class that has aged.
+fn classes_go_first(scene: &Scene, history: &History) -> Result<(), String> {
+    let aging = scene.settings.aging_ms.duration();
+    let placements = placements(scene, history);
+    for (at, class, record) in &placements {
+        let waits = |call: &Record| call.came < *at && call.starts[0].0 > *at;
+        let higher = history.calls.iter().find(|call| scene.calls[call.call].class > *class && waits(call));
+        let aged = history
+            .calls
+            .iter()
+            .any(|call| scene.calls[call.call].class == *class && call.came + aging <= *at && call.starts[0].0 >= *at);
+        if let Some(higher) = higher.filter(|_| !aged) {
+            return Err(format!("{record:?} went before {higher:?}, though its class {class:?} has not aged"));
+        }
+    }
+    Ok(())
 }
 
 /// While a class has somebody waiting for as long as `aging_ms`, it gets a turn in every so many.

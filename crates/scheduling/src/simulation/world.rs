@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kernel::error::Kind;
-use kernel::fleet::{Ask, Choice, Choose, Deployment, Model, Roster, Seen, Verdict};
+use kernel::fleet::{Ask, Choice, Choose, Deployment, Model, Rooms, Roster, Seen, Verdict};
 use kernel::node::{Lack, Need};
 use kernel::{
     Amount, Attempt, Body, Caller, Ctx, Delta, Deltas, Error, Head, InstanceId, KeyId, ModelName, Moment, Node, Note,
@@ -142,9 +142,14 @@ async fn act(scene: &Scene) -> History {
                     tokio::time::sleep(back).await;
                     instance.dead.store(false, Ordering::Relaxed);
                 }
-                FaultKind::Reload { percent } => {
+                FaultKind::Reload { percent, fairness } => {
                     machines.resize(&scene, percent);
-                    *current.borrow_mut() = scheduler(&scene, &state, &machines, &backends);
+                    let mut changed = scene.clone();
+                    changed.settings.fairness = fairness;
+                    for quota in &mut changed.settings.quotas {
+                        quota.concurrency = quota.concurrency.map(|calls| (calls * percent / 100).max(1));
+                    }
+                    *current.borrow_mut() = scheduler(&changed, &state, &machines, &backends);
                 }
             }
         });
@@ -243,6 +248,7 @@ async fn client(number: usize, call: &Call, backends: &Arc<Backends>, current: &
             },
             priority: call.class,
             started,
+            asked: started,
             deadline: None,
             explain: false,
         });
@@ -457,6 +463,9 @@ impl Choose for Fleet {
                 continue;
             }
             alive += 1;
+            if ask.below.is_some_and(|below| instance.slots.room().is_none_or(|room| room >= below.0)) {
+                continue;
+            }
             let Some(permit) =
                 instance.slots.try_take(Room { ceiling: u32::MAX, tokens: ask.tokens.0, ..Room::default() })
             else {
@@ -489,9 +498,10 @@ impl Choose for Fleet {
         }
     }
 
-    fn largest(&self, attempt: &Attempt) -> Option<Tokens> {
-        let rooms = self.0.instances[attempt.deployment.index].iter().map(|instance| instance.slots.room());
-        rooms.reduce(|a, b| Some(a?.max(b?))).flatten().map(Tokens)
+    fn rooms(&self, attempt: &Attempt) -> Rooms {
+        let instances = &self.0.instances[attempt.deployment.index];
+        let rooms = || instances.iter().map(|instance| instance.slots.room().map(Tokens));
+        Rooms { smallest: rooms().flatten().min(), largest: rooms().reduce(|a, b| Some(a?.max(b?))).flatten() }
     }
 }
 
