@@ -34,7 +34,7 @@ replay: ## Scheduling measured: the stage alone, a decision of prefix_aware, and
 	cargo run --release -p bench -- placement
 	cargo run --release -p bench -- replay $(ARGS)
 
-soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler, some five minutes
+soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler
 	cargo run --release -p bench -- soak $(ARGS)
 	SLUICE_SEEDS=100000 cargo test --release -p scheduling simulation
 

@@ -129,7 +129,7 @@ pub trait Choose: Send + Sync + 'static {
     /// Asks the instances of the attempt's deployment, except those it has tried; shows `witness` each of them.
     fn choose(&self, attempt: &Attempt, ask: &Ask<'_>, witness: &mut dyn FnMut(Seen)) -> Choice;
 
-    /// How much room for tokens the instances of the attempt's deployment have. What is larger need not wait for its turn
+    /// How much room for tokens the instances of the attempt's deployment have, except those it has tried. What is larger need not wait for its turn
     /// to be told.
     fn rooms(&self, attempt: &Attempt) -> Rooms;
 

@@ -117,7 +117,7 @@ impl Choose for Fleet {
     }
 
     fn rooms(&self, attempt: &Attempt) -> Rooms {
-        self.groups.get(attempt.deployment.index).map(Group::rooms).unwrap_or_default()
+        self.groups.get(attempt.deployment.index).map(|group| group.rooms(attempt)).unwrap_or_default()
     }
 
     fn prepare(&self, attempt: &Attempt, tenant: &TenantId) {

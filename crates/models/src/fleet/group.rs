@@ -62,7 +62,7 @@ impl Group {
         }
         match self.take(candidates, attempt, ask, now, witness) {
             Some((id, permit)) => Choice::Taken(id, permit),
-            None => match self.rooms().largest.filter(|largest| *largest < ask.tokens) {
+            None => match self.rooms(attempt).largest.filter(|largest| *largest < ask.tokens) {
                 Some(largest) => Choice::TooLarge(largest),
                 None => {
                     if ask.insists {
@@ -74,9 +74,10 @@ impl Group {
         }
     }
 
-    /// How much room for tokens the instances have.
-    pub(super) fn rooms(&self) -> Rooms {
-        let rooms = || self.members.iter().map(|(_, instance)| instance.vitals.slots.room().map(Tokens));
+    /// How much room for tokens the instances have that have not failed the call.
+    pub(super) fn rooms(&self, attempt: &Attempt) -> Rooms {
+        let untried = || self.members.iter().filter(|(id, _)| !attempt.tried.contains(id));
+        let rooms = || untried().map(|(_, instance)| instance.vitals.slots.room().map(Tokens));
         Rooms { smallest: rooms().flatten().min(), largest: rooms().reduce(|a, b| Some(a?.max(b?))).flatten() }
     }
 

@@ -46,15 +46,10 @@ struct Machines {
     /// By deployment.
     instances: Vec<Vec<Arc<Instance>>>,
     nodes: Vec<Arc<Node>>,
-    /// What each node has now, and what its calls hold by our own count.
-    books: Mutex<Vec<NodeBook>>,
     /// When sizes were last changed: what was taken in that moment may be more than there is after it.
     resized: Mutex<Moment>,
     wrong: Mutex<Vec<String>>,
 }
-
-/// What a node has, and by instance how many calls it has there.
-type NodeBook = (u64, Vec<(u64, u64)>);
 
 struct Instance {
     identity: u64,
@@ -339,6 +334,14 @@ fn asking(call: &Call) -> kernel::Call {
     }
 }
 
+fn has(node: &Node) -> u64 {
+    node.stock().iter().map(|(amount, _)| amount.milli).sum()
+}
+
+fn out(node: &Node) -> u64 {
+    node.stock().iter().map(|(_, out)| out).sum()
+}
+
 fn gpu(milli: u64) -> Vec<Amount> {
     if milli == 0 { Vec::new() } else { vec![Amount { name: "gpu".into(), milli }] }
 }
@@ -361,8 +364,7 @@ impl Machines {
         };
         let instances = scene.deployments.iter().map(|of| of.iter().map(&mut instance).collect()).collect();
         let nodes = scene.nodes.iter().enumerate().map(|(at, has)| Node::new(format!("n{at}"), &gpu(*has))).collect();
-        let books = scene.nodes.iter().map(|has| (*has, Vec::new())).collect();
-        Self { instances, nodes, books: Mutex::new(books), resized: Mutex::default(), wrong: Mutex::default() }
+        Self { instances, nodes, resized: Mutex::default(), wrong: Mutex::default() }
     }
 
     fn resize(&self, scene: &Scene, percent: u64) {
@@ -371,12 +373,9 @@ impl Machines {
             let slots = (u64::from(instance.machine.slots) * percent / 100).max(1);
             instance.slots.set_limit(Some(slots as u32));
         }
-        let mut books = self.books.lock().unwrap();
-        for ((node, has), book) in self.nodes.iter().zip(&scene.nodes).zip(books.iter_mut()) {
+        for (node, has) in self.nodes.iter().zip(&scene.nodes) {
             // Never so small that a call could not run at all.
-            let has = (has * percent / 100).max(2_500);
-            node.set(&gpu(has));
-            book.0 = has;
+            node.set(&gpu((has * percent / 100).max(2_500)));
         }
     }
 
@@ -391,26 +390,6 @@ impl Machines {
             && tokens > room
         {
             self.say(format!("instance {at:?} has {tokens} tokens reserved of {room}"));
-        }
-        if let Some((node, standing, each)) = instance.machine.node {
-            let mut books = self.books.lock().unwrap();
-            let (has, active) = &mut books[node];
-            let machine = |identity: u64| {
-                let all = self.instances.iter().flatten().find(|other| other.identity == identity);
-                all.and_then(|other| other.machine.node).unwrap_or((node, standing, each))
-            };
-            let out = |active: &[(u64, u64)]| -> u64 {
-                active.iter().map(|(of, calls)| machine(*of).1 + machine(*of).2 * calls).sum()
-            };
-            let before = out(active);
-            match active.iter_mut().find(|(identity, _)| *identity == instance.identity) {
-                Some((_, calls)) => *calls += 1,
-                None => active.push((instance.identity, 1)),
-            }
-            // A node that was made smaller may have more out than it has, but gives no more.
-            if out(active) > (*has).max(before) {
-                self.say(format!("node {node} has {} out of {has}", out(active)));
-            }
         }
         Held { machines: Arc::clone(self), at }
     }
@@ -440,16 +419,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         let instance = &self.machines.instances[self.at.0][self.at.1];
         instance.busy.fetch_sub(1, Ordering::Relaxed);
-        if let Some((node, ..)) = instance.machine.node {
-            let mut books = self.machines.books.lock().unwrap();
-            let active = &mut books[node].1;
-            if let Some(at) = active.iter().position(|(identity, _)| *identity == instance.identity) {
-                active[at].1 -= 1;
-                if active[at].1 == 0 {
-                    active.swap_remove(at);
-                }
-            }
-        }
     }
 }
 
@@ -458,8 +427,11 @@ impl Choose for Fleet {
         let index = attempt.deployment.index;
         let (mut alive, mut largest) = (0, Some(0));
         for (at, instance) in self.0.instances[index].iter().enumerate() {
+            if attempt.tried.contains(&InstanceId(at as u32)) {
+                continue;
+            }
             largest = largest.zip(instance.slots.room()).map(|(a, b): (u64, u64)| a.max(b));
-            if attempt.tried.contains(&InstanceId(at as u32)) || instance.dead.load(Ordering::Relaxed) {
+            if instance.dead.load(Ordering::Relaxed) {
                 continue;
             }
             alive += 1;
@@ -477,8 +449,16 @@ impl Choose for Fleet {
                     let (standing, each) = (gpu(standing), gpu(each));
                     let by = index as u64;
                     let need = Need { instance: instance.identity, standing: &standing, each: &each, by };
-                    match self.0.nodes[node].take(&need, clock::now()) {
-                        Ok(claim) => permit.with(claim),
+                    let (before, taken) = (out(&self.0.nodes[node]), self.0.nodes[node].take(&need, clock::now()));
+                    match taken {
+                        Ok(claim) => {
+                            // A node that was made smaller may have more out than it has, but gives no more.
+                            let (has, after) = (has(&self.0.nodes[node]), out(&self.0.nodes[node]));
+                            if after > before && after > has {
+                                self.0.say(format!("node {node} has {after} out of {has}"));
+                            }
+                            permit.with(claim)
+                        }
                         Err(lack) => {
                             if ask.insists && lack == Lack::Resources {
                                 self.0.nodes[node].promise(by, clock::now());
@@ -500,7 +480,8 @@ impl Choose for Fleet {
 
     fn rooms(&self, attempt: &Attempt) -> Rooms {
         let instances = &self.0.instances[attempt.deployment.index];
-        let rooms = || instances.iter().map(|instance| instance.slots.room().map(Tokens));
+        let untried = || (0..).zip(instances).filter(|(at, _)| !attempt.tried.contains(&InstanceId(*at)));
+        let rooms = || untried().map(|(_, instance)| instance.slots.room().map(Tokens));
         Rooms { smallest: rooms().flatten().min(), largest: rooms().reduce(|a, b| Some(a?.max(b?))).flatten() }
     }
 }
