@@ -8,7 +8,7 @@ mod class;
 mod level;
 mod ranks;
 
-use kernel::{KeyId, Moment, Priority, TenantId, Terms};
+use kernel::{Caller, Moment, Priority, TenantId};
 
 pub(crate) use self::class::Charge;
 use self::class::Class;
@@ -25,20 +25,11 @@ pub(crate) struct Age {
     pub(crate) number: u64,
 }
 
-/// Whose ticket it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
-    pub(crate) tenant: TenantId,
-    pub(crate) key: Option<KeyId>,
-    /// The tenant's share and, within it, the key's.
-    pub(crate) weights: (u32, u32),
-}
-
 /// One who waits; `W` is whatever must be known to let it go on.
 #[derive(Debug)]
 pub(crate) struct Ticket<W> {
     pub(crate) class: Priority,
-    pub(crate) owner: Owner,
+    pub(crate) owner: Caller,
     pub(crate) age: Age,
     /// What it is thought to cost, in [`Cost`] units.
     pub(crate) cost: Cost,
@@ -69,7 +60,7 @@ pub(crate) struct At {
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     pub(crate) class: Priority,
-    pub(crate) owner: Owner,
+    pub(crate) owner: Caller,
     pub(crate) age: Age,
 }
 
@@ -82,12 +73,6 @@ pub(crate) struct Line<W> {
     numbers: u64,
     /// Whose tickets are passed over until the end of this round.
     aside: Vec<At>,
-}
-
-impl Owner {
-    pub(crate) fn new(tenant: TenantId, key: Option<KeyId>, terms: &Terms) -> Self {
-        Self { tenant, key, weights: (terms.weight.max(1), terms.key_weight.max(1)) }
-    }
 }
 
 impl<W> Line<W> {
@@ -230,7 +215,7 @@ impl<W> Line<W> {
     }
 
     /// Charges a call that found a free slot without waiting.
-    pub(crate) fn pass(&mut self, class: Priority, owner: &Owner, cost: Cost) -> Charge {
+    pub(crate) fn pass(&mut self, class: Priority, owner: &Caller, cost: Cost) -> Charge {
         let cost = self.cost(cost);
         self.class_mut(class).pass(class, owner, cost)
     }
@@ -250,7 +235,7 @@ impl<W> Line<W> {
     /// Whom a newcomer may push out of a full line: the newest ticket of whoever has the most waiting for its share in
     /// the lowest class, if that class is lower than the newcomer's, or its tenant has more waiting than the
     /// newcomer's would have.
-    pub(crate) fn push_out(&mut self, by: By, class: Priority, owner: &Owner, bytes: u64) -> Option<Ticket<W>> {
+    pub(crate) fn push_out(&mut self, by: By, class: Priority, owner: &Caller, bytes: u64) -> Option<Ticket<W>> {
         let lowest = Priority::ALL.into_iter().rev().find(|class| self.class(*class).len() > 0)?;
         if lowest > class {
             return None;
@@ -260,7 +245,7 @@ impl<W> Line<W> {
             By::Calls => calls as u64 + 1,
             By::Bytes => held + bytes,
         };
-        self.class_mut(lowest).push_out(by, (lowest == class).then_some((mine, owner.weights.0)))
+        self.class_mut(lowest).push_out(by, (lowest == class).then_some((mine, owner.terms.weight)))
     }
 
     /// Forgets tenants and keys that have nothing waiting and nothing running and whose past no longer matters.
@@ -327,8 +312,9 @@ mod tests {
         Line::new(Ranks::new(Duration::from_secs(10), [0; 3]), Fairness::Token)
     }
 
-    fn owner(tenant: &str, weight: u32) -> Owner {
-        Owner { tenant: TenantId::new(tenant), key: None, weights: (weight, 1) }
+    fn owner(tenant: &str, weight: u32) -> Caller {
+        let terms = kernel::Terms { weight, ..kernel::Terms::default() };
+        Caller { tenant: TenantId::new(tenant), key: None, terms: std::sync::Arc::new(terms) }
     }
 
     fn join(line: &mut Line<()>, tenant: &str, cost: Cost) {

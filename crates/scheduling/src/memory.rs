@@ -1,20 +1,52 @@
 //! The last decisions, for whoever asks why a call was placed as it was.
+//!
+//! Written for every call, so nothing in it is counted by two data-plane threads at once: a ring for each, calls by their own
+//! context, and deployments by their place in a list.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use kernel::core;
 use kernel::explain::Decision;
+use kernel::fleet::Deployment;
+use kernel::{Ctx, Moment, Tokens, core};
 
-/// A ring of decisions per data-plane thread, so that none waits for another.
+use crate::queue::{Ahead, Sight};
+
+/// A ring of decisions per data-plane thread.
 #[derive(Debug)]
-pub(crate) struct Memory(Vec<Mutex<VecDeque<Arc<Decision>>>>);
+pub(crate) struct Memory(Vec<Mutex<Ring>>);
 
-/// Bound: decisions remembered per ring, some 2 MiB; at a thousand calls a second those of the last four seconds, at
-/// ten a second of the last seven minutes.
-const DECISIONS: usize = 4096;
+#[derive(Debug, Default)]
+struct Ring {
+    decisions: VecDeque<Remembered>,
+    deployments: Vec<Arc<Deployment>>,
+}
+
+/// A decision as it is kept.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    pub(crate) ctx: Ctx,
+    pub(crate) at: Moment,
+    /// Tokens it was thought to have: prompt, answer.
+    pub(crate) estimate: (Tokens, Tokens),
+    pub(crate) waited: Duration,
+    pub(crate) joined: Option<Ahead>,
+    pub(crate) put_back: u32,
+    pub(crate) seen: Sight,
+    pub(crate) left_out: u32,
+    pub(crate) refused: Option<&'static str>,
+    /// Its place in the list of the ring that keeps it.
+    pub(crate) deployment: usize,
+}
+
+/// Bound: decisions remembered per ring, some 2 MiB; at a thousand calls a second those of the last two seconds, at ten a
+/// second of the last three minutes.
+const DECISIONS: usize = 2048;
 /// Bound: rings; more threads than this share them.
 const RINGS: usize = 16;
+/// Bound: deployments listed; beyond it the list and the ring begin anew. Only many reloads of a large config come near it.
+const DEPLOYMENTS: usize = 4096;
 
 impl Default for Memory {
     fn default() -> Self {
@@ -22,12 +54,50 @@ impl Default for Memory {
     }
 }
 
+impl Remembered {
+    /// A decision about a call that found a slot at once; what else there was is filled in.
+    pub(crate) fn new(ctx: &Ctx, at: Moment) -> Self {
+        Self {
+            ctx: ctx.clone(),
+            at,
+            estimate: (Tokens(0), Tokens(0)),
+            waited: Duration::ZERO,
+            joined: None,
+            put_back: 0,
+            seen: Sight::new(),
+            left_out: 0,
+            refused: None,
+            deployment: 0,
+        }
+    }
+
+    /// The same for whoever wants to know.
+    pub(crate) fn told(&self, deployment: &Arc<Deployment>) -> Decision {
+        let facts = self.ctx.facts();
+        Decision {
+            id: facts.id.clone(),
+            tenant: facts.caller.tenant.clone(),
+            at: self.at,
+            class: facts.priority,
+            estimate: self.estimate,
+            waited: self.waited,
+            joined: self.joined.map(|(ahead, wait)| (u32::try_from(ahead).unwrap_or(u32::MAX), wait)),
+            put_back: self.put_back,
+            deployment: Arc::clone(deployment),
+            seen: self.seen.clone(),
+            left_out: self.left_out,
+            refused: self.refused,
+        }
+    }
+}
+
 impl Memory {
-    pub(crate) fn keep(&self, decision: Arc<Decision>) {
+    pub(crate) fn keep(&self, mut decision: Remembered, deployment: &Arc<Deployment>) {
         let Some(ring) = self.0.get(core::current() % RINGS) else { return };
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = if ring.len() >= DECISIONS { ring.pop_front() } else { None };
-        ring.push_back(decision);
+        decision.deployment = ring.place(deployment);
+        let oldest = if ring.decisions.len() >= DECISIONS { ring.decisions.pop_front() } else { None };
+        ring.decisions.push_back(decision);
         drop(ring);
         // Freed outside the lock.
         drop(oldest);
@@ -38,9 +108,27 @@ impl Memory {
         let mut found = Vec::new();
         for ring in &self.0 {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-            found.extend(ring.iter().filter(|decision| decision.id.as_str() == id).cloned());
+            let about = ring.decisions.iter().filter(|decision| decision.ctx.facts().id.as_str() == id);
+            found.extend(
+                about.filter_map(|decision| Some(Arc::new(decision.told(ring.deployments.get(decision.deployment)?)))),
+            );
         }
         found.sort_by_key(|decision| decision.at);
         found
+    }
+}
+
+impl Ring {
+    /// Where a deployment is listed. The latest are at the end, and nearly every call goes to one of them.
+    fn place(&mut self, deployment: &Arc<Deployment>) -> usize {
+        if let Some(at) = self.deployments.iter().rposition(|known| Arc::ptr_eq(known, deployment)) {
+            return at;
+        }
+        if self.deployments.len() >= DEPLOYMENTS {
+            self.deployments.clear();
+            self.decisions.clear();
+        }
+        self.deployments.push(Arc::clone(deployment));
+        self.deployments.len() - 1
     }
 }

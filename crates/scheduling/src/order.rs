@@ -1,8 +1,10 @@
 //! The order of a line, alone: for replays of traces, which have their own clock and their own machines.
 
-use kernel::{Moment, Priority, TenantId, Tokens, Usage};
+use std::sync::Arc;
 
-use crate::line::{Charge, Line, Owner, Ticket};
+use kernel::{Caller, Moment, Priority, TenantId, Terms, Tokens, Usage};
+
+use crate::line::{Charge, Line, Ticket};
 use crate::queue::{Estimator, Rules, cost};
 use crate::settings::Settings;
 
@@ -12,6 +14,7 @@ pub struct Order {
     line: Line<usize>,
     estimator: Estimator,
     settings: Settings,
+    terms: Arc<Terms>,
 }
 
 /// A call that was let go on: to be [settled](Order::settle) once.
@@ -30,7 +33,7 @@ impl Order {
     /// An empty line under these settings.
     pub fn new(settings: &Settings) -> Self {
         let line = Rules::new(settings).line();
-        Self { line, estimator: Estimator::default(), settings: settings.clone() }
+        Self { line, estimator: Estimator::default(), settings: settings.clone(), terms: Arc::default() }
     }
 
     /// A call joins.
@@ -38,7 +41,7 @@ impl Order {
         let bytes = usize::try_from(input.0 * BYTES_PER_TOKEN).unwrap_or(usize::MAX);
         let estimate = self.estimator.of(tenant, bytes, None, true);
         let cost = estimate.cost(&self.settings.token_weights);
-        let owner = Owner { tenant: tenant.clone(), key: None, weights: (1, 1) };
+        let owner = Caller { tenant: tenant.clone(), key: None, terms: Arc::clone(&self.terms) };
         let age = self.line.age(now);
         self.line.push(Ticket { class, owner, age, cost, bytes: 0, waiter: number });
     }

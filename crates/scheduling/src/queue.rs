@@ -8,11 +8,11 @@ mod drain;
 mod estimate;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kernel::fleet::{Choose, Seen};
-use kernel::{Attempt, InstanceId, Moment, Permit, Priority, TenantId, Tokens, Usage};
+use kernel::fleet::{Choose, Rooms, Seen};
+use kernel::{Attempt, Caller, InstanceId, Moment, Permit, Priority, TenantId, Tokens, Usage};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ pub(crate) use self::drain::RETRY_MIN;
 pub(crate) use self::estimate::cost_of;
 pub(crate) use self::estimate::{Estimate, Estimator, cost};
 use crate::clock;
-use crate::line::{Age, Charge, Name, Owner, Ticket};
+use crate::line::{Age, Charge, Name, Ticket};
 use crate::quota::{self, Claim, Quotas};
 use crate::state::Shared;
 
@@ -34,6 +34,8 @@ pub(crate) struct Queue {
     pub(crate) id: usize,
     /// `model@version`.
     pub(crate) label: Arc<str>,
+    /// What all queues share. A queue is part of it.
+    shared: Weak<Shared>,
     books: Mutex<Books>,
     /// Tickets waiting; read without the lock by whoever gives a slot back.
     waiting: AtomicUsize,
@@ -51,17 +53,14 @@ pub(crate) struct Counts {
     pub(crate) expired: [AtomicU64; 3],
     /// Put back by more urgent ones before anything of the answer was sent.
     pub(crate) put_back: [AtomicU64; 3],
-    /// Placements, by the balance's reason.
-    pub(crate) reasons: Mutex<Vec<(&'static str, u64)>>,
 }
 
 /// What is known of a call when it asks for its turn.
 #[derive(Debug, Clone)]
 pub(crate) struct Asking<'a> {
     pub(crate) class: Priority,
-    pub(crate) owner: &'a Owner,
+    pub(crate) owner: &'a Caller,
     pub(crate) attempt: &'a Attempt,
-    pub(crate) estimate: Estimate,
     /// Whether it was let go on before and then put back: it is inside already, and no bound of the line is for it.
     pub(crate) again: bool,
 }
@@ -144,7 +143,7 @@ pub(crate) enum Refused {
 
 /// What came of asking.
 pub(crate) enum Answer {
-    Go(Box<Granted>),
+    Go(Granted),
     Wait(Place),
     Refused(Refused),
 }
@@ -152,17 +151,17 @@ pub(crate) enum Answer {
 /// A place in the line. Dropping it leaves the line.
 pub(crate) struct Place {
     queue: Arc<Queue>,
-    shared: Arc<Shared>,
     name: Name,
     pub(crate) called: oneshot::Receiver<Called>,
     pub(crate) ahead: Ahead,
 }
 
 impl Queue {
-    pub(crate) fn new(id: usize, label: Arc<str>, rules: Rules) -> Self {
+    pub(crate) fn new(id: usize, label: Arc<str>, rules: Rules, shared: Weak<Shared>) -> Self {
         Self {
             id,
             label,
+            shared,
             books: Mutex::new(Books::new(rules)),
             waiting: AtomicUsize::new(0),
             counts: Counts::default(),
@@ -174,11 +173,6 @@ impl Queue {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// How large a call is thought to be.
-    pub(crate) fn estimate(&self, tenant: &TenantId, attempt: &Attempt) -> Estimate {
-        self.books().estimate(tenant, &attempt.call)
-    }
-
     /// A slot at once if nobody waits and one is free; else a place in the line, or a refusal. `age` is the call's
     /// place from an earlier round, if it had one.
     pub(crate) fn ask(
@@ -188,30 +182,35 @@ impl Queue {
         shared: &Arc<Shared>,
         age: &mut Option<Age>,
         since: Moment,
-    ) -> Answer {
+    ) -> (Answer, Estimate) {
         let (now, quotas) = (clock::now(), &shared.quotas);
-        let size = match Size::of(asking, &**fleet, quotas) {
+        let (rooms, waits) = (fleet.rooms(asking.attempt), self.waiting() > 0);
+        // Where neither caches nor quotas are counted, nothing hangs on how large it is: it is estimated where it is charged.
+        if !waits && rooms == Rooms::default() && !quotas.any() {
+            let size = Size { cache: Tokens(0), quota: 0, certain: 0 };
+            if let Some(answer) = self.at_once(asking, size, None, &**fleet, quotas, now) {
+                return answer;
+            }
+        }
+        let estimate = self.books().estimate(&asking.owner.tenant, &asking.attempt.call);
+        let size = match Size::of(asking, estimate, rooms, quotas) {
             Ok(size) => size,
-            Err(refused) => return Answer::Refused(refused),
+            Err(refused) => return (Answer::Refused(refused), estimate),
         };
         // Whoever comes while others wait waits behind them.
-        if self.waiting() == 0 {
-            match self.at_once(asking, size, &**fleet, quotas, now) {
-                Some(Ok(granted)) => return Answer::Go(Box::new(granted)),
-                Some(Err(refused)) => return Answer::Refused(refused),
-                None => {}
-            }
+        if !waits && let Some(answer) = self.at_once(asking, size, Some(estimate), &**fleet, quotas, now) {
+            return answer;
         }
         fleet.prepare(asking.attempt, &asking.owner.tenant);
         let (called, waits) = oneshot::channel();
         let waiter =
             Waiter { attempt: asking.attempt.clone(), fleet: Arc::clone(fleet) as Arc<dyn Choose>, size, called };
-        let joined = self.books().join(asking, waiter, age, since, now);
+        let joined = self.books().join(asking, estimate, waiter, age, since, now);
         let Joined { name, ahead, pushed_out } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
                 self.count(&self.counts.shed, asking.class);
-                return Answer::Refused(refused);
+                return (Answer::Refused(refused), estimate);
             }
         };
         for (ticket, refused) in pushed_out {
@@ -219,10 +218,10 @@ impl Queue {
             drop(ticket.waiter.called.send(Called::Refused(refused)));
         }
         self.waiting.store(self.books().len(), Ordering::Release);
-        let place = Place { queue: Arc::clone(self), shared: Arc::clone(shared), name, called: waits, ahead };
+        let place = Place { queue: Arc::clone(self), name, called: waits, ahead };
         // A slot may have come free between the look and the joining.
         shared.pump(self);
-        Answer::Wait(place)
+        (Answer::Wait(place), estimate)
     }
 
     /// What a call gets that does not have to wait; `None` if it has to.
@@ -230,10 +229,11 @@ impl Queue {
         &self,
         asking: &Asking<'_>,
         size: Size,
+        estimate: Option<Estimate>,
         fleet: &impl Choose,
         quotas: &Arc<Quotas>,
         now: Moment,
-    ) -> Option<Result<Granted, Refused>> {
+    ) -> Option<(Answer, Estimate)> {
         use kernel::fleet::{Ask, Choice};
         // Blocked, it waits; what is too large after all is told when its turn comes.
         let claim = quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: size.quota }, now).ok()?;
@@ -241,12 +241,15 @@ impl Queue {
         let ask = Ask { tenant: &asking.owner.tenant, tokens: size.cache, insists: false, below: None };
         let refused = match fleet.choose(asking.attempt, &ask, &mut |one| seen.push(one)) {
             Choice::Taken(instance, permit) => {
-                let charge = self.books().pass(asking);
-                self.reason(&seen);
-                return Some(Ok(Granted { taken: Taken { instance, permit, claim, seen }, charge }));
+                let mut books = self.books();
+                let estimate = estimate.unwrap_or_else(|| books.estimate(&asking.owner.tenant, &asking.attempt.call));
+                let charge = books.pass(asking, estimate, &seen);
+                drop(books);
+                let taken = Taken { instance, permit, claim, seen };
+                return Some((Answer::Go(Granted { taken, charge }), estimate));
             }
             Choice::Busy | Choice::TooLarge(_) => None,
-            Choice::Down(after) => Some(Err(Refused::Down(after))),
+            Choice::Down(after) => Some((Answer::Refused(Refused::Down(after)), estimate.unwrap_or_default())),
         };
         claim.into_iter().for_each(Claim::undo);
         refused
@@ -267,11 +270,10 @@ impl Queue {
             // Sent outside the lock: a refused send frees a slot, which comes back here.
             for (ticket, called) in called {
                 match &called {
-                    Called::Go(granted) => self.reason(&granted.taken.seen),
                     Called::Refused(Refused::Late | Refused::QuotaLate) => {
                         self.count(&self.counts.expired, ticket.class)
                     }
-                    Called::Refused(_) => {}
+                    Called::Go(_) | Called::Refused(_) => {}
                 }
                 // A client that has just left hands its slot back inside the error: somebody else may have it.
                 if let Err(Called::Go(granted)) = ticket.waiter.called.send(called) {
@@ -319,16 +321,13 @@ impl Queue {
         }
     }
 
-    fn reason(&self, seen: &Sight) {
-        let taken = seen.iter().find_map(|one| match one.verdict {
-            kernel::fleet::Verdict::Taken(reason) => Some(reason),
-            _ => None,
-        });
-        let Some(reason) = taken else { return };
-        let mut reasons = self.counts.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => reasons.push((reason, 1)),
+    /// Something has come back: hands it on, to calls of other deployments too if they may use it.
+    pub(crate) fn came_back(&self, shares: bool) {
+        if !shares && self.waiting() == 0 {
+            return;
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.came_back(self, shares);
         }
     }
 
@@ -349,10 +348,10 @@ impl Taken {
 }
 
 impl Size {
-    fn of(asking: &Asking<'_>, fleet: &impl Choose, quotas: &Quotas) -> Result<Self, Refused> {
-        let (thought, certain) = (asking.estimate.occupies(), asking.estimate.certain);
+    fn of(asking: &Asking<'_>, estimate: Estimate, rooms: Rooms, quotas: &Quotas) -> Result<Self, Refused> {
+        let (thought, certain) = (estimate.occupies(), estimate.certain);
         let most = quotas.most_tokens(&asking.owner.tenant, asking.class).unwrap_or(u64::MAX);
-        let largest = fleet.rooms(asking.attempt).largest.unwrap_or(Tokens(u64::MAX));
+        let largest = rooms.largest.unwrap_or(Tokens(u64::MAX));
         if certain > most {
             return Err(Refused::BeyondQuota(Tokens(most)));
         }
@@ -379,10 +378,10 @@ impl Drop for Place {
             let shares = taken.shares();
             drop(taken);
             self.queue.settle(charge, None);
-            self.shared.came_back(&self.queue, shares);
+            self.queue.came_back(shares);
         } else if self.queue.leave(&self.name) {
             // Whoever stood behind it may go in its place.
-            self.shared.pump(&self.queue);
+            self.queue.came_back(false);
         }
     }
 }

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kernel::error::Kind;
-use kernel::explain::{Decision, SEEN_MAX};
+use kernel::explain::SEEN_MAX;
 use kernel::fleet::{Choose, Roster, Seen};
 use kernel::{
     Attempt, Ctx, Error, InstanceId, Note, Origin, Permit, Placed, Priority, Reply, Result, Serve, Serving, Tokens,
 };
 
 use crate::clock;
-use crate::line::{Age, Charge, Owner};
+use crate::line::{Age, Charge};
+use crate::memory::Remembered;
 use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken};
 use crate::quota::Claim;
 use crate::refusal;
@@ -146,7 +147,7 @@ impl<F: Choose> Scheduler<F> {
             && (ctx.facts().priority == Priority::Low || claim.is_some());
         let kept = may_go_back.then(|| attempt.clone());
         let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
-        let turn = Turn::new(&self.shared, queue, ctx, Costs { charge, claim, shares: permit.shares(), bytes });
+        let turn = Turn::new(queue, ctx, Costs { charge, claim, shares: permit.shares(), bytes });
         (turn, self.next.serve(ctx, Placed { attempt, instance, permit }), kept)
     }
 
@@ -174,7 +175,7 @@ impl<F: Choose> Scheduler<F> {
         let since = clock::now();
         let (answer, mut sighting) = self.ask(ctx, queue, attempt, past);
         let refused = match answer {
-            Answer::Go(granted) => return Ok(self.go(ctx, &sighting, *granted)),
+            Answer::Go(granted) => return Ok(self.go(ctx, &sighting, granted)),
             Answer::Refused(refused) => refused,
             Answer::Wait(mut place) => {
                 let left = attempt.deadline.since(clock::now());
@@ -200,11 +201,10 @@ impl<F: Choose> Scheduler<F> {
     /// Asks for a slot; where there is none, the call waits and may put others back.
     fn ask<'a>(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &'a Attempt, past: &mut Past) -> (Answer, Sighting<'a>) {
         let facts = ctx.facts();
-        let owner = Owner::new(facts.caller.tenant.clone(), facts.caller.key.clone(), &facts.caller.terms);
-        let estimate = queue.estimate(&owner.tenant, attempt);
+        let owner = &facts.caller;
         let again = past.put_back > 0;
-        let asking = Asking { class: facts.priority, owner: &owner, attempt, estimate, again };
-        let answer = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age, facts.asked);
+        let asking = Asking { class: facts.priority, owner, attempt, again };
+        let (answer, estimate) = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age, facts.asked);
         let mut joined = None;
         if let Answer::Wait(place) = &answer {
             joined = Some(place.ahead);
@@ -241,27 +241,22 @@ impl<F: Choose> Scheduler<F> {
     }
 
     fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Sight, refused: Option<&'static str>) {
-        let facts = ctx.facts();
         let (seen, left_out) = foremost(seen);
-        let joined = sighting.joined.map(|(ahead, wait)| (u32::try_from(ahead).unwrap_or(u32::MAX), wait));
-        let decision = Arc::new(Decision {
-            id: facts.id.clone(),
-            tenant: facts.caller.tenant.clone(),
-            at: clock::now(),
-            class: facts.priority,
+        let decision = Remembered {
             estimate: (Tokens(sighting.estimate.input), Tokens(sighting.estimate.output)),
             waited: sighting.waited,
-            joined,
+            joined: sighting.joined,
             put_back: sighting.put_back,
-            deployment: Arc::clone(&sighting.attempt.deployment),
             seen,
             left_out,
             refused,
-        });
-        if facts.explain {
-            ctx.note(Note::Decided(Arc::clone(&decision)));
+            ..Remembered::new(ctx, clock::now())
+        };
+        let deployment = &sighting.attempt.deployment;
+        if ctx.facts().explain {
+            ctx.note(Note::Decided(Arc::new(decision.told(deployment))));
         }
-        self.shared.memory.keep(decision);
+        self.shared.memory.keep(decision, deployment);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What operators see: gauges and counters, and the lines of those who wait.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use kernel::explain::{Decision, Decisions, LineView, Lines, QuotaView, TenantView};
 use kernel::fleet::Choose;
@@ -66,7 +66,7 @@ fn show_queue(queue: &Queue, to: &mut dyn FnMut(Sample)) {
     let gauges: Vec<_> = Priority::ALL
         .map(|class| (class, books.line().census(class).0, books.line().gap(class) as f64 / 1000.0))
         .into();
-    let bytes = books.line().bytes();
+    let (bytes, reasons) = (books.line().bytes(), books.reasons().to_vec());
     drop(books);
     for (class, waiting, gap) in gauges {
         let labels = || [place(), vec![("class", class.as_str().to_owned())]].concat();
@@ -85,7 +85,6 @@ fn show_queue(queue: &Queue, to: &mut dyn FnMut(Sample)) {
     }
     let (name, help) = ("sluice_queue_waiting_bytes", "What the bodies of the calls waiting hold.");
     to(Sample { name, help, counter: false, labels: place(), value: bytes as f64 });
-    let reasons = queue.counts.reasons.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for (reason, count) in reasons {
         let labels = [place(), vec![("reason", reason.to_owned())]].concat();
         let (name, help) = ("sluice_placements", "Calls placed, by the balance's reason for the instance.");

@@ -52,11 +52,11 @@ const SWEEP_EVERY: usize = 64;
 
 impl Shared {
     /// The queue of a deployment.
-    pub(crate) fn queue(&self, deployment: &Deployment, rules: &Rules) -> Arc<Queue> {
+    pub(crate) fn queue(self: &Arc<Self>, deployment: &Deployment, rules: &Rules) -> Arc<Queue> {
         let mut queues = self.lock();
         let make = || {
             let id = self.made.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Queue::new(id, Arc::clone(&deployment.label), rules.clone()))
+            Arc::new(Queue::new(id, Arc::clone(&deployment.label), rules.clone(), Arc::downgrade(self)))
         };
         Arc::clone(queues.entry(Arc::clone(&deployment.label)).or_insert_with(make))
     }

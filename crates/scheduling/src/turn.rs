@@ -8,12 +8,10 @@ use kernel::{Ctx, Reply, Result};
 use crate::line::Charge;
 use crate::queue::Queue;
 use crate::quota::Claim;
-use crate::state::Shared;
 
 /// Held for as long as a call occupies a slot, and dropped after the permit: settles what the call cost, gives its
 /// quota back, and passes the slot on to whose turn it is next.
 pub(crate) struct Turn {
-    shared: Arc<Shared>,
     queue: Arc<Queue>,
     ctx: Ctx,
     charge: Option<Charge>,
@@ -47,11 +45,11 @@ pub(crate) enum Verdict {
 }
 
 impl Turn {
-    pub(crate) fn new(shared: &Arc<Shared>, queue: &Arc<Queue>, ctx: &Ctx, costs: Costs) -> Self {
+    pub(crate) fn new(queue: &Arc<Queue>, ctx: &Ctx, costs: Costs) -> Self {
         let Costs { charge, claim, shares, bytes } = costs;
         let shares = shares || claim.is_some();
-        let (shared, queue, ctx) = (Arc::clone(shared), Arc::clone(queue), ctx.clone());
-        Self { shared, queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }
+        let (queue, ctx) = (Arc::clone(queue), ctx.clone());
+        Self { queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }
     }
 
     /// The backend has answered, or failed: a streamed answer holds the turn until its last byte.
@@ -87,6 +85,6 @@ impl Drop for Turn {
             }
         }
         drop(self.claim.take());
-        self.shared.came_back(&self.queue, self.shares);
+        self.queue.came_back(self.shares);
     }
 }

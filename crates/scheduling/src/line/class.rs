@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use kernel::{KeyId, Priority, TenantId};
+use kernel::{Caller, KeyId, Priority, TenantId};
 
 use slab::Slab;
 
 use super::level::Level;
-use super::{Age, By, Cost, Owner, Ticket};
+use super::{Age, By, Cost, Ticket};
 
 /// The tickets of one class, in two levels of fair turns.
 #[derive(Debug)]
@@ -129,12 +129,12 @@ impl<W> Class<W> {
     }
 
     pub(super) fn push(&mut self, ticket: Ticket<W>) {
-        let at = self.tenants.member(&ticket.owner.tenant, ticket.owner.weights.0);
+        let at = self.tenants.member(&ticket.owner.tenant, ticket.owner.terms.weight);
         self.bytes += ticket.bytes;
         let Some(tenant) = self.tenants.get_mut(at).map(|member| &mut member.inner) else { return };
         tenant.ages.insert(ticket.age);
         tenant.bytes += ticket.bytes;
-        let key = tenant.keys.member(&ticket.owner.key, ticket.owner.weights.1);
+        let key = tenant.keys.member(&ticket.owner.key, ticket.owner.terms.key_weight);
         let age = ticket.age;
         let place = self.tickets.insert(ticket);
         if let Some(member) = tenant.keys.get_mut(key) {
@@ -165,12 +165,12 @@ impl<W> Class<W> {
     }
 
     /// Charges an owner whose call does not wait.
-    pub(super) fn pass(&mut self, class: Priority, owner: &Owner, cost: Cost) -> Charge {
-        let tenant = self.tenants.member(&owner.tenant, owner.weights.0);
+    pub(super) fn pass(&mut self, class: Priority, owner: &Caller, cost: Cost) -> Charge {
+        let tenant = self.tenants.member(&owner.tenant, owner.terms.weight);
         let above = self.tenants.pass(tenant, cost);
         let (key, below) = match self.tenants.get_mut(tenant) {
             Some(member) => {
-                let key = member.inner.keys.member(&owner.key, owner.weights.1);
+                let key = member.inner.keys.member(&owner.key, owner.terms.key_weight);
                 (key, member.inner.keys.pass(key, cost))
             }
             None => (0, 0),
@@ -192,7 +192,7 @@ impl<W> Class<W> {
         self.take_aged(tenant, key, age)
     }
 
-    pub(super) fn remove(&mut self, owner: &Owner, age: Age) -> Option<Ticket<W>> {
+    pub(super) fn remove(&mut self, owner: &Caller, age: Age) -> Option<Ticket<W>> {
         let tenant = self.tenants.find(&owner.tenant)?;
         let key = self.tenants.get(tenant)?.inner.keys.find(&owner.key)?;
         self.take_aged(tenant, key, age)

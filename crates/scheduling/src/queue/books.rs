@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::fleet::{Ask, Choice, Choose};
-use kernel::{Call, InstanceId, Moment, Priority, TenantId, Tokens, Usage};
+use kernel::{Call, Caller, InstanceId, Moment, Priority, TenantId, Tokens, Usage};
 
 use super::drain::Drain;
 use super::estimate::{Estimate, Estimator, cost};
 use super::{Ahead, Asking, Called, Granted, Refused, Sight, Taken, Told, Waiter};
-use crate::line::{Age, By, Charge, Line, Name, Owner, Ranks, Ticket};
+use crate::line::{Age, By, Charge, Line, Name, Ranks, Ticket};
 use crate::quota::{self, Blocked, Claim, Quotas};
 use crate::running::Wish;
 use crate::settings::{Fairness, Settings, TokenWeights};
@@ -36,6 +36,8 @@ pub(crate) struct Books {
     estimator: Estimator,
     /// The fleet of the config in force, as a number: its tickets are the rule.
     fleet: usize,
+    /// Placements by the balance's reason.
+    reasons: Vec<(&'static str, u64)>,
     /// [`Quotas::returns`] when parked tenants were last looked at.
     returns: u64,
 }
@@ -82,7 +84,7 @@ impl Books {
     pub(super) fn new(rules: Rules) -> Self {
         let line = rules.line();
         let (drain, estimator) = (Drain::default(), Estimator::default());
-        Self { rules, line, drain, estimator, fleet: 0, returns: 0 }
+        Self { rules, line, drain, estimator, fleet: 0, reasons: Vec::new(), returns: 0 }
     }
 
     /// Puts another config's rules and fleet in place.
@@ -138,8 +140,27 @@ impl Books {
     }
 
     /// Charges a call that did not have to wait.
-    pub(super) fn pass(&mut self, asking: &Asking<'_>) -> Charge {
-        self.line.pass(asking.class, asking.owner, asking.estimate.cost(&self.rules.weights))
+    pub(super) fn pass(&mut self, asking: &Asking<'_>, estimate: Estimate, seen: &Sight) -> Charge {
+        self.count(seen);
+        self.line.pass(asking.class, asking.owner, estimate.cost(&self.rules.weights))
+    }
+
+    /// Counts a placement by the balance's reason: a few words, whatever comes.
+    pub(super) fn count(&mut self, seen: &Sight) {
+        let taken = seen.iter().find_map(|one| match one.verdict {
+            kernel::fleet::Verdict::Taken(reason) => Some(reason),
+            _ => None,
+        });
+        let Some(reason) = taken else { return };
+        match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.reasons.push((reason, 1)),
+        }
+    }
+
+    /// Placements by the balance's reason.
+    pub(crate) fn reasons(&self) -> &[(&'static str, u64)] {
+        &self.reasons
     }
 
     pub(super) fn settle(&mut self, charge: Charge, cost: Option<u64>) {
@@ -159,6 +180,7 @@ impl Books {
     pub(super) fn join(
         &mut self,
         asking: &Asking<'_>,
+        estimate: Estimate,
         waiter: Waiter,
         age: &mut Option<Age>,
         since: Moment,
@@ -171,7 +193,7 @@ impl Books {
         // Bound: those who come again are no more than were running.
         let pushed_out = if asking.again { Vec::new() } else { self.admit(asking, bytes, wait, now)? };
         let age = *age.get_or_insert_with(|| self.line.age(since));
-        let cost = asking.estimate.cost(&self.rules.weights);
+        let cost = estimate.cost(&self.rules.weights);
         let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
         self.drain.turned(0, self.line.len(), now);
         Ok(Joined { name, ahead: (ahead, wait), pushed_out })
@@ -200,7 +222,7 @@ impl Books {
     }
 
     /// Makes room for one more, at the cost of less deserving ones.
-    fn make_room(&mut self, class: Priority, owner: &Owner, bytes: u64, now: Moment) -> Result<PushedOut, Refused> {
+    fn make_room(&mut self, class: Priority, owner: &Caller, bytes: u64, now: Moment) -> Result<PushedOut, Refused> {
         let mut out = Vec::new();
         let full = |line: &Line<Waiter>| match () {
             () if line.len() >= self.rules.waiting_max => Some(By::Calls),
@@ -261,6 +283,7 @@ impl Books {
                 Try::Go(taken) => {
                     let Some((ticket, charge)) = self.line.admit(at, now) else { break };
                     turns += 1;
+                    self.count(&taken.seen);
                     told.push((ticket, Called::Go(Box::new(Granted { taken: *taken, charge }))));
                 }
                 Try::Refused(refused) => {
