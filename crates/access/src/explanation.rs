@@ -14,7 +14,7 @@ pub(crate) fn whole(decision: &Decision) -> Value {
         "deployment": &*decision.deployment.label,
         "class": decision.class.as_str(),
         "waited_ms": millis(decision.waited),
-        "estimate": { "input_tokens": decision.estimate.0.0, "output_tokens": decision.estimate.1.0 },
+        "estimate": estimate(decision),
         "instances": decision.seen.iter().map(|seen| instance(decision, seen)).collect::<Vec<_>>(),
     });
     let mut put = |name: &str, value: Value| {
@@ -47,6 +47,12 @@ pub(crate) fn header(decision: &Decision) -> String {
     const HEADER_MAX: usize = 4096;
     let text = ascii(&whole(decision).to_string());
     if text.len() <= HEADER_MAX { text } else { String::new() }
+}
+
+/// `null` where nothing hung on it, and none was made.
+fn estimate(decision: &Decision) -> Value {
+    let (input, output) = decision.estimate;
+    if input.0 + output.0 == 0 { Value::Null } else { json!({ "input_tokens": input.0, "output_tokens": output.0 }) }
 }
 
 fn instance(decision: &Decision, seen: &Seen) -> Value {

@@ -31,7 +31,7 @@ pub struct Decision {
     /// The deployment it was for; its instances are named there.
     pub deployment: Arc<Deployment>,
     /// The instances that were looked at, the one that was taken first, then the best; at most [`SEEN_MAX`].
-    pub seen: SmallVec<[Seen; 4]>,
+    pub seen: SmallVec<[Seen; 2]>,
     /// How many more were looked at.
     pub left_out: u32,
     /// Why it was refused; `None` if it was placed.

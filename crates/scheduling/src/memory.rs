@@ -19,7 +19,10 @@ pub(crate) struct Memory(Vec<Mutex<Ring>>);
 
 #[derive(Debug, Default)]
 struct Ring {
-    decisions: VecDeque<Remembered>,
+    /// About calls that waited, were refused, put back, or had failed somewhere before.
+    eventful: VecDeque<Remembered>,
+    /// About the others.
+    plain: VecDeque<Remembered>,
     deployments: Vec<Arc<Deployment>>,
 }
 
@@ -40,9 +43,11 @@ pub(crate) struct Remembered {
     pub(crate) deployment: usize,
 }
 
-/// Bound: decisions remembered per ring, some 2 MiB; at a thousand calls a second those of the last two seconds, at ten a
-/// second of the last three minutes.
-const DECISIONS: usize = 2048;
+/// Bound: decisions remembered per ring where something happened, some 2 MiB.
+const EVENTFUL: usize = 2048;
+/// Bound: and where nothing did. So few that what is forgotten is still near at hand: to free something long cold costs more
+/// than all else here.
+const PLAIN: usize = 256;
 /// Bound: rings; more threads than this share them.
 const RINGS: usize = 16;
 /// Bound: deployments listed; beyond it the list and the ring begin anew. Only many reloads of a large config come near it.
@@ -92,13 +97,18 @@ impl Remembered {
 }
 
 impl Memory {
-    pub(crate) fn keep(&self, mut decision: Remembered, deployment: &Arc<Deployment>) {
+    /// Remembers a decision; `tried` says whether the call had failed somewhere before.
+    pub(crate) fn keep(&self, mut decision: Remembered, deployment: &Arc<Deployment>, tried: bool) {
+        let eventful = tried || decision.joined.is_some() || decision.refused.is_some() || decision.put_back > 0;
         let Some(ring) = self.0.get(core::current() % RINGS) else { return };
-        let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-        decision.deployment = ring.place(deployment);
-        let oldest = if ring.decisions.len() >= DECISIONS { ring.decisions.pop_front() } else { None };
-        ring.decisions.push_back(decision);
-        drop(ring);
+        let oldest = {
+            let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            decision.deployment = ring.place(deployment);
+            let (of, most) = if eventful { (&mut ring.eventful, EVENTFUL) } else { (&mut ring.plain, PLAIN) };
+            let oldest = if of.len() >= most { of.pop_front() } else { None };
+            of.push_back(decision);
+            oldest
+        };
         // Freed outside the lock.
         drop(oldest);
     }
@@ -108,7 +118,8 @@ impl Memory {
         let mut found = Vec::new();
         for ring in &self.0 {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-            let about = ring.decisions.iter().filter(|decision| decision.ctx.facts().id.as_str() == id);
+            let all = ring.eventful.iter().chain(&ring.plain);
+            let about = all.filter(|decision| decision.ctx.facts().id.as_str() == id);
             found.extend(
                 about.filter_map(|decision| Some(Arc::new(decision.told(ring.deployments.get(decision.deployment)?)))),
             );
@@ -125,8 +136,7 @@ impl Ring {
             return at;
         }
         if self.deployments.len() >= DEPLOYMENTS {
-            self.deployments.clear();
-            self.decisions.clear();
+            *self = Self::default();
         }
         self.deployments.push(Arc::clone(deployment));
         self.deployments.len() - 1

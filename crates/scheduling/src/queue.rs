@@ -6,22 +6,25 @@
 mod books;
 mod drain;
 mod estimate;
+mod shelves;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use kernel::fleet::{Choose, Rooms, Seen};
-use kernel::{Attempt, Caller, InstanceId, Moment, Permit, Priority, TenantId, Tokens, Usage};
+use kernel::{Attempt, Caller, InstanceId, Moment, Permit, Priority, Tokens};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use self::books::Joined;
-pub(crate) use self::books::{Books, Rules};
+pub(crate) use self::books::{Books, Rules, reason};
 pub(crate) use self::drain::RETRY_MIN;
 #[cfg(test)]
 pub(crate) use self::estimate::cost_of;
 pub(crate) use self::estimate::{Estimate, Estimator, cost};
+use self::shelves::Shelves;
+pub(crate) use self::shelves::{Did, Ended};
 use crate::clock;
 use crate::line::{Age, Charge, Name, Ticket};
 use crate::quota::{self, Claim, Quotas};
@@ -37,6 +40,7 @@ pub(crate) struct Queue {
     /// What all queues share. A queue is part of it.
     shared: Weak<Shared>,
     books: Mutex<Books>,
+    shelves: Shelves,
     /// Tickets waiting; read without the lock by whoever gives a slot back.
     waiting: AtomicUsize,
     pub(crate) counts: Counts,
@@ -63,6 +67,11 @@ pub(crate) struct Asking<'a> {
     pub(crate) attempt: &'a Attempt,
     /// Whether it was let go on before and then put back: it is inside already, and no bound of the line is for it.
     pub(crate) again: bool,
+    /// Whether somebody wants to know how large it was thought to be.
+    pub(crate) explain: bool,
+    /// When all of it had come, and now.
+    pub(crate) since: Moment,
+    pub(crate) now: Moment,
 }
 
 /// What a call takes, in tokens. An estimate beyond what there could ever be is taken for all there is: refused is only
@@ -100,7 +109,8 @@ pub(crate) enum Called {
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) taken: Taken,
-    pub(crate) charge: Charge,
+    /// `None`: it is charged when it ends.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// Everything that was taken for a call.
@@ -116,7 +126,7 @@ pub(crate) struct Taken {
 pub(crate) type Ahead = (usize, Option<Duration>);
 
 /// The instances that were looked at.
-pub(crate) type Sight = SmallVec<[Seen; 4]>;
+pub(crate) type Sight = SmallVec<[Seen; 2]>;
 
 /// Why a call is not let go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +173,7 @@ impl Queue {
             label,
             shared,
             books: Mutex::new(Books::new(rules)),
+            shelves: Shelves::default(),
             waiting: AtomicUsize::new(0),
             counts: Counts::default(),
         }
@@ -181,14 +192,13 @@ impl Queue {
         fleet: &Arc<impl Choose>,
         shared: &Arc<Shared>,
         age: &mut Option<Age>,
-        since: Moment,
     ) -> (Answer, Estimate) {
-        let (now, quotas) = (clock::now(), &shared.quotas);
+        let quotas = &shared.quotas;
         let (rooms, waits) = (fleet.rooms(asking.attempt), self.waiting() > 0);
-        // Where neither caches nor quotas are counted, nothing hangs on how large it is: it is estimated where it is charged.
-        if !waits && rooms == Rooms::default() && !quotas.any() {
+        // Where neither caches nor quotas are counted, nothing hangs on how large it is.
+        if !waits && !asking.explain && rooms == Rooms::default() && !quotas.any() {
             let size = Size { cache: Tokens(0), quota: 0, certain: 0 };
-            if let Some(answer) = self.at_once(asking, size, None, &**fleet, quotas, now) {
+            if let Some(answer) = self.at_once(asking, size, None, &**fleet, quotas) {
                 return answer;
             }
         }
@@ -198,14 +208,17 @@ impl Queue {
             Err(refused) => return (Answer::Refused(refused), estimate),
         };
         // Whoever comes while others wait waits behind them.
-        if !waits && let Some(answer) = self.at_once(asking, size, Some(estimate), &**fleet, quotas, now) {
+        if !waits && let Some(answer) = self.at_once(asking, size, Some(estimate), &**fleet, quotas) {
             return answer;
         }
         fleet.prepare(asking.attempt, &asking.owner.tenant);
+        if !waits {
+            self.count_ended();
+        }
         let (called, waits) = oneshot::channel();
         let waiter =
             Waiter { attempt: asking.attempt.clone(), fleet: Arc::clone(fleet) as Arc<dyn Choose>, size, called };
-        let joined = self.books().join(asking, estimate, waiter, age, since, now);
+        let joined = self.books().join(asking, estimate, waiter, age);
         let Joined { name, ahead, pushed_out } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
@@ -232,21 +245,18 @@ impl Queue {
         estimate: Option<Estimate>,
         fleet: &impl Choose,
         quotas: &Arc<Quotas>,
-        now: Moment,
     ) -> Option<(Answer, Estimate)> {
         use kernel::fleet::{Ask, Choice};
         // Blocked, it waits; what is too large after all is told when its turn comes.
-        let claim = quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: size.quota }, now).ok()?;
+        let claim =
+            quotas.take(&asking.owner.tenant, asking.class, quota::Need { tokens: size.quota }, asking.now).ok()?;
         let mut seen = Sight::new();
         let ask = Ask { tenant: &asking.owner.tenant, tokens: size.cache, insists: false, below: None };
         let refused = match fleet.choose(asking.attempt, &ask, &mut |one| seen.push(one)) {
             Choice::Taken(instance, permit) => {
-                let mut books = self.books();
-                let estimate = estimate.unwrap_or_else(|| books.estimate(&asking.owner.tenant, &asking.attempt.call));
-                let charge = books.pass(asking, estimate, &seen);
-                drop(books);
+                let charge = estimate.map(|estimate| self.books().pass(asking, estimate, &seen));
                 let taken = Taken { instance, permit, claim, seen };
-                return Some((Answer::Go(Granted { taken, charge }), estimate));
+                return Some((Answer::Go(Granted { taken, charge }), estimate.unwrap_or_default()));
             }
             Choice::Busy | Choice::TooLarge(_) => None,
             Choice::Down(after) => Some((Answer::Refused(Refused::Down(after)), estimate.unwrap_or_default())),
@@ -279,7 +289,7 @@ impl Queue {
                 if let Err(Called::Go(granted)) = ticket.waiter.called.send(called) {
                     returned = true;
                     shares |= granted.taken.shares();
-                    self.settle(granted.charge, None);
+                    self.undo(granted.charge);
                 }
             }
             if !returned {
@@ -289,19 +299,34 @@ impl Queue {
         shares
     }
 
-    /// Corrects what a call was charged, when it is known what it cost; `None`: nothing after all.
-    pub(crate) fn settle(&self, charge: Charge, cost: Option<u64>) {
-        self.books().settle(charge, cost);
+    /// Gives a charge back: nothing was done for it.
+    fn undo(&self, charge: Option<Charge>) {
+        if let Some(charge) = charge {
+            self.books().settle(charge, None);
+        }
     }
 
-    /// Leaves a charge as it is: what the call cost will not be known.
-    pub(crate) fn keep(&self, charge: Charge) {
-        self.books().keep(charge);
+    /// A call has ended: corrects its charge by what was done for it, and learns from that; or charges it now.
+    pub(crate) fn ended(&self, charge: Option<Charge>, ended: Ended) {
+        match charge {
+            Some(charge) => self.books().ended(charge, &ended),
+            None => {
+                let all = self.shelves.put(ended, self.waiting() > 0);
+                self.count_all(&all);
+            }
+        }
     }
 
-    /// Corrects what a call was charged by what the backend counted, and learns from it.
-    pub(crate) fn learn(&self, charge: Charge, tenant: &TenantId, attempt_bytes: usize, usage: &Usage) {
-        self.books().learn(charge, tenant, attempt_bytes, usage);
+    /// Counts the calls that have ended and did not have to wait.
+    pub(crate) fn count_ended(&self) {
+        self.count_all(&self.shelves.clear());
+    }
+
+    fn count_all(&self, all: &[Ended]) {
+        if !all.is_empty() {
+            let mut books = self.books();
+            all.iter().for_each(|ended| books.charge(ended));
+        }
     }
 
     /// How long so many would take at the pace of the last ones.
@@ -377,7 +402,7 @@ impl Drop for Place {
             let Granted { taken, charge } = *granted;
             let shares = taken.shares();
             drop(taken);
-            self.queue.settle(charge, None);
+            self.queue.undo(charge);
             self.queue.came_back(shares);
         } else if self.queue.leave(&self.name) {
             // Whoever stood behind it may go in its place.

@@ -8,13 +8,14 @@ use kernel::error::Kind;
 use kernel::explain::SEEN_MAX;
 use kernel::fleet::{Choose, Roster, Seen};
 use kernel::{
-    Attempt, Ctx, Error, InstanceId, Note, Origin, Permit, Placed, Priority, Reply, Result, Serve, Serving, Tokens,
+    Attempt, Ctx, Error, InstanceId, Moment, Note, Origin, Permit, Placed, Priority, Reply, Result, Serve, Serving,
+    Tokens,
 };
 
 use crate::clock;
 use crate::line::{Age, Charge};
 use crate::memory::Remembered;
-use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken};
+use crate::queue::{Ahead, Answer, Asking, Called, Estimate, Granted, Queue, Refused, Rules, Sight, Taken, reason};
 use crate::quota::Claim;
 use crate::refusal;
 use crate::running::Wish;
@@ -64,13 +65,17 @@ struct Go {
     instance: InstanceId,
     permit: Permit,
     claim: Option<Claim>,
-    charge: Charge,
+    charge: Option<Charge>,
+    /// Why it goes where it goes, if that was not counted yet.
+    reason: Option<&'static str>,
 }
 
 /// What there is to tell about a decision.
 struct Sighting<'a> {
     attempt: &'a Attempt,
     estimate: Estimate,
+    /// When it asked.
+    since: Moment,
     waited: Duration,
     joined: Option<Ahead>,
     put_back: u32,
@@ -141,13 +146,13 @@ impl<F: Choose> Scheduler<F> {
         go: Go,
         put_back: u32,
     ) -> (Turn, Serving<'a>, Option<Attempt>) {
-        let Go { instance, permit, claim, charge } = go;
+        let Go { instance, permit, claim, charge, reason } = go;
         let may_go_back = self.preemption
             && put_back < self.preemptions_max
             && (ctx.facts().priority == Priority::Low || claim.is_some());
         let kept = may_go_back.then(|| attempt.clone());
         let bytes = attempt.call.payload.prompt.len() + attempt.call.payload.tools.len();
-        let turn = Turn::new(queue, ctx, Costs { charge, claim, shares: permit.shares(), bytes });
+        let turn = Turn::new(queue, ctx, Costs { charge, claim, shares: permit.shares(), bytes, reason });
         (turn, self.next.serve(ctx, Placed { attempt, instance, permit }), kept)
     }
 
@@ -173,7 +178,7 @@ impl<F: Choose> Scheduler<F> {
     /// The right to go on: at once, or when its turn has come.
     async fn granted(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &Attempt, past: &mut Past) -> Result<Go> {
         let since = clock::now();
-        let (answer, mut sighting) = self.ask(ctx, queue, attempt, past);
+        let (answer, mut sighting) = self.ask(ctx, queue, attempt, past, since);
         let refused = match answer {
             Answer::Go(granted) => return Ok(self.go(ctx, &sighting, granted)),
             Answer::Refused(refused) => refused,
@@ -199,12 +204,20 @@ impl<F: Choose> Scheduler<F> {
     }
 
     /// Asks for a slot; where there is none, the call waits and may put others back.
-    fn ask<'a>(&self, ctx: &Ctx, queue: &Arc<Queue>, attempt: &'a Attempt, past: &mut Past) -> (Answer, Sighting<'a>) {
+    fn ask<'a>(
+        &self,
+        ctx: &Ctx,
+        queue: &Arc<Queue>,
+        attempt: &'a Attempt,
+        past: &mut Past,
+        now: Moment,
+    ) -> (Answer, Sighting<'a>) {
         let facts = ctx.facts();
         let owner = &facts.caller;
         let again = past.put_back > 0;
-        let asking = Asking { class: facts.priority, owner, attempt, again };
-        let (answer, estimate) = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age, facts.asked);
+        let asking =
+            Asking { class: facts.priority, owner, attempt, again, explain: facts.explain, since: facts.asked, now };
+        let (answer, estimate) = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age);
         let mut joined = None;
         if let Answer::Wait(place) = &answer {
             joined = Some(place.ahead);
@@ -216,7 +229,7 @@ impl<F: Choose> Scheduler<F> {
                 self.shared.make_way(queue, Some(Wish { class, tenant, tokens, tried }));
             }
         }
-        (answer, Sighting { attempt, estimate, waited: Duration::ZERO, joined, put_back: past.put_back })
+        (answer, Sighting { attempt, estimate, since: now, waited: Duration::ZERO, joined, put_back: past.put_back })
     }
 
     /// What kept a call waiting up to its deadline.
@@ -236,8 +249,9 @@ impl<F: Choose> Scheduler<F> {
     /// Keeps what was seen in mind, and only what was taken at hand.
     fn go(&self, ctx: &Ctx, sighting: &Sighting<'_>, granted: Granted) -> Go {
         let Granted { taken: Taken { instance, permit, claim, seen }, charge } = granted;
+        let reason = if charge.is_none() { reason(&seen) } else { None };
         self.remember(ctx, sighting, seen, None);
-        Go { instance, permit, claim, charge }
+        Go { instance, permit, claim, charge, reason }
     }
 
     fn remember(&self, ctx: &Ctx, sighting: &Sighting<'_>, seen: Sight, refused: Option<&'static str>) {
@@ -250,13 +264,13 @@ impl<F: Choose> Scheduler<F> {
             seen,
             left_out,
             refused,
-            ..Remembered::new(ctx, clock::now())
+            ..Remembered::new(ctx, sighting.since + sighting.waited)
         };
         let deployment = &sighting.attempt.deployment;
         if ctx.facts().explain {
             ctx.note(Note::Decided(Arc::new(decision.told(deployment))));
         }
-        self.shared.memory.keep(decision, deployment);
+        self.shared.memory.keep(decision, deployment, !sighting.attempt.tried.is_empty());
     }
 }
 
@@ -270,7 +284,6 @@ impl<F: Choose> Serve<Attempt> for Scheduler<F> {
 mod tests {
     use std::sync::Mutex;
 
-    use kernel::Moment;
     use kernel::fleet::{Ask, Choice, Deployment, Rooms};
     use kernel::{
         Body, Call, Caller, Head, InstanceId, ModelName, Operation, Payload, RequestId, Room, Slots, Version, ctx,

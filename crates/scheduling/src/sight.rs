@@ -62,6 +62,7 @@ impl<F: Choose> Gauges for Scheduler<F> {
 fn show_queue(queue: &Queue, to: &mut dyn FnMut(Sample)) {
     let (model, version) = queue.label.rsplit_once('@').unwrap_or((&queue.label, ""));
     let place = || vec![("model", model.to_owned()), ("version", version.to_owned())];
+    queue.count_ended();
     let books = queue.books();
     let gauges: Vec<_> = Priority::ALL
         .map(|class| (class, books.line().census(class).0, books.line().gap(class) as f64 / 1000.0))

@@ -35,6 +35,7 @@ impl State {
     pub fn tend(&self) {
         let round = self.0.rounds.fetch_add(1, Ordering::Relaxed);
         for queue in self.0.all() {
+            queue.count_ended();
             let mut books = queue.books();
             books.look_again();
             if round.is_multiple_of(SWEEP_EVERY) {

@@ -6,7 +6,7 @@ use kernel::error::Kind;
 use kernel::{Ctx, Reply, Result};
 
 use crate::line::Charge;
-use crate::queue::Queue;
+use crate::queue::{Did, Ended, Queue};
 use crate::quota::Claim;
 
 /// Held for as long as a call occupies a slot, and dropped after the permit: settles what the call cost, gives its
@@ -20,17 +20,22 @@ pub(crate) struct Turn {
     shares: bool,
     /// What the model read, in bytes.
     bytes: usize,
+    /// Why it went where it went, if that was not counted yet.
+    reason: Option<&'static str>,
     verdict: Verdict,
 }
 
 /// What was taken for a call beside its slot.
 pub(crate) struct Costs {
-    pub(crate) charge: Charge,
+    /// `None`: it is charged when it ends.
+    pub(crate) charge: Option<Charge>,
     pub(crate) claim: Option<Claim>,
     /// Whether its permit holds something that calls of other deployments may use as well.
     pub(crate) shares: bool,
     /// What the model reads, in bytes.
     pub(crate) bytes: usize,
+    /// Why it went where it went, if that was not counted yet.
+    pub(crate) reason: Option<&'static str>,
 }
 
 /// What became of it.
@@ -46,10 +51,10 @@ pub(crate) enum Verdict {
 
 impl Turn {
     pub(crate) fn new(queue: &Arc<Queue>, ctx: &Ctx, costs: Costs) -> Self {
-        let Costs { charge, claim, shares, bytes } = costs;
+        let Costs { charge, claim, shares, bytes, reason } = costs;
         let shares = shares || claim.is_some();
         let (queue, ctx) = (Arc::clone(queue), ctx.clone());
-        Self { queue, ctx, charge: Some(charge), claim, shares, bytes, verdict: Verdict::Abandoned }
+        Self { queue, ctx, charge, claim, shares, bytes, reason, verdict: Verdict::Abandoned }
     }
 
     /// The backend has answered, or failed: a streamed answer holds the turn until its last byte.
@@ -75,15 +80,14 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            let usage = self.ctx.glance(|journal| journal.usage);
-            match usage.filter(|_| self.verdict != Verdict::Undone) {
-                Some(usage) => self.queue.learn(charge, &self.ctx.facts().caller.tenant, self.bytes, &usage),
-                None if self.verdict == Verdict::Undone => self.queue.settle(charge, None),
-                // Nobody counted: the estimate stands.
-                None => self.queue.keep(charge),
-            }
-        }
+        let usage = self.ctx.glance(|journal| journal.usage);
+        let did = match (self.verdict, usage) {
+            (Verdict::Undone, _) => Did::Nothing,
+            (_, Some(usage)) => Did::Counted(usage),
+            (_, None) => Did::Something,
+        };
+        let ended = Ended { ctx: self.ctx.clone(), did, bytes: self.bytes, reason: self.reason };
+        self.queue.ended(self.charge.take(), ended);
         drop(self.claim.take());
         self.queue.came_back(self.shares);
     }

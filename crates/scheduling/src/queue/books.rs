@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::fleet::{Ask, Choice, Choose};
-use kernel::{Call, Caller, InstanceId, Moment, Priority, TenantId, Tokens, Usage};
+use kernel::{Call, Caller, InstanceId, Moment, Priority, TenantId, Tokens};
 
 use super::drain::Drain;
 use super::estimate::{Estimate, Estimator, cost};
+use super::shelves::{Did, Ended};
 use super::{Ahead, Asking, Called, Granted, Refused, Sight, Taken, Told, Waiter};
 use crate::line::{Age, By, Charge, Line, Name, Ranks, Ticket};
 use crate::quota::{self, Blocked, Claim, Quotas};
@@ -141,17 +142,13 @@ impl Books {
 
     /// Charges a call that did not have to wait.
     pub(super) fn pass(&mut self, asking: &Asking<'_>, estimate: Estimate, seen: &Sight) -> Charge {
-        self.count(seen);
+        self.count(reason(seen));
         self.line.pass(asking.class, asking.owner, estimate.cost(&self.rules.weights))
     }
 
     /// Counts a placement by the balance's reason: a few words, whatever comes.
-    pub(super) fn count(&mut self, seen: &Sight) {
-        let taken = seen.iter().find_map(|one| match one.verdict {
-            kernel::fleet::Verdict::Taken(reason) => Some(reason),
-            _ => None,
-        });
-        let Some(reason) = taken else { return };
+    fn count(&mut self, reason: Option<&'static str>) {
+        let Some(reason) = reason else { return };
         match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += 1,
             None => self.reasons.push((reason, 1)),
@@ -167,13 +164,33 @@ impl Books {
         self.line.settle(charge, cost);
     }
 
-    pub(super) fn keep(&mut self, charge: Charge) {
-        self.line.keep(charge);
+    /// A call has ended: settles its charge, and learns from it.
+    pub(super) fn ended(&mut self, charge: Charge, ended: &Ended) {
+        match ended.did {
+            Did::Counted(usage) => {
+                self.estimator.learn(&ended.ctx.facts().caller.tenant, ended.bytes, &usage);
+                self.line.settle(charge, Some(cost(&usage, &self.rules.weights)));
+            }
+            // Nobody counted: the estimate stands.
+            Did::Something => self.line.keep(charge),
+            Did::Nothing => self.line.settle(charge, None),
+        }
     }
 
-    pub(super) fn learn(&mut self, charge: Charge, tenant: &TenantId, bytes: usize, usage: &Usage) {
-        self.estimator.learn(tenant, bytes, usage);
-        self.line.settle(charge, Some(cost(usage, &self.rules.weights)));
+    /// The same for a call that was not charged when it began.
+    pub(super) fn charge(&mut self, ended: &Ended) {
+        self.count(ended.reason);
+        let facts = ended.ctx.facts();
+        let cost = match ended.did {
+            Did::Counted(usage) => cost(&usage, &self.rules.weights),
+            Did::Something => {
+                let estimate = self.estimator.of(&facts.caller.tenant, ended.bytes, None, true);
+                estimate.cost(&self.rules.weights)
+            }
+            Did::Nothing => return,
+        };
+        let charge = self.line.pass(facts.priority, &facts.caller, cost);
+        self.ended(charge, ended);
     }
 
     /// Joins the line, if there is room or room can be made.
@@ -183,16 +200,14 @@ impl Books {
         estimate: Estimate,
         waiter: Waiter,
         age: &mut Option<Age>,
-        since: Moment,
-        now: Moment,
     ) -> Result<Joined, Refused> {
-        let (class, owner) = (asking.class, asking.owner);
+        let (class, owner, now) = (asking.class, asking.owner, asking.now);
         let bytes = waiter.attempt.call.payload.bytes.len() as u64;
         let ahead = self.line.ahead(class, &owner.tenant);
         let wait = self.drain.estimate(ahead + 1, now);
         // Bound: those who come again are no more than were running.
         let pushed_out = if asking.again { Vec::new() } else { self.admit(asking, bytes, wait, now)? };
-        let age = *age.get_or_insert_with(|| self.line.age(since));
+        let age = *age.get_or_insert_with(|| self.line.age(asking.since));
         let cost = estimate.cost(&self.rules.weights);
         let name = self.line.push(Ticket { class, owner: owner.clone(), age, cost, bytes, waiter });
         self.drain.turned(0, self.line.len(), now);
@@ -283,8 +298,8 @@ impl Books {
                 Try::Go(taken) => {
                     let Some((ticket, charge)) = self.line.admit(at, now) else { break };
                     turns += 1;
-                    self.count(&taken.seen);
-                    told.push((ticket, Called::Go(Box::new(Granted { taken: *taken, charge }))));
+                    self.count(reason(&taken.seen));
+                    told.push((ticket, Called::Go(Box::new(Granted { taken: *taken, charge: Some(charge) }))));
                 }
                 Try::Refused(refused) => {
                     let Some(ticket) = self.line.discard(at) else { break };
@@ -358,6 +373,14 @@ impl Books {
         claim.into_iter().for_each(Claim::undo);
         refused
     }
+}
+
+/// Why an instance was taken.
+pub(crate) fn reason(seen: &Sight) -> Option<&'static str> {
+    seen.iter().find_map(|one| match one.verdict {
+        kernel::fleet::Verdict::Taken(reason) => Some(reason),
+        _ => None,
+    })
 }
 
 /// What came of trying to let a ticket go on.

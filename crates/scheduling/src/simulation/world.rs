@@ -176,6 +176,7 @@ async fn act(scene: &Scene) -> History {
 fn left_over(state: &State) -> Vec<String> {
     let mut wrong = Vec::new();
     for queue in state.0.all() {
+        queue.count_ended();
         let books = queue.books();
         if books.len() > 0 || queue.waiting() > 0 {
             wrong.push(format!("{} tickets are left in the line of {}", books.len(), queue.label));
