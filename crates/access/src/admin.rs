@@ -85,7 +85,9 @@ async fn queues(State(plane): State<Arc<Plane>>) -> Response {
 async fn explain(State(plane): State<Arc<Plane>>, Path(id): Path<String>) -> Response {
     let decisions = plane.decisions.about(&id);
     let Some(last) = decisions.last() else {
-        let message = format!("Nothing is remembered of the request `{id}`: only the last few thousand calls are.");
+        let message = format!(
+            "Nothing is remembered of the request `{id}`: only the last few hundred calls are, and the last few thousand that waited or failed."
+        );
         return refusal(StatusCode::NOT_FOUND, "not_found", &message);
     };
     let told = decisions.iter().map(|decision| explanation::whole(decision));
