@@ -1,7 +1,7 @@
 //! Why a call was placed as it was: what the scheduler saw and made of it, kept for whoever asks.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -94,12 +94,4 @@ pub struct QuotaView {
     pub cohort: Option<String>,
     /// In calls and in tokens: what it has (`None`: not limited), and what is taken of it, borrowed included.
     pub amounts: [(Option<u64>, u64); 2],
-}
-
-impl Decision {
-    /// When it was made, by the wall clock.
-    pub fn wall(&self) -> SystemTime {
-        let ago = Moment::now().since(self.at);
-        SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
 }

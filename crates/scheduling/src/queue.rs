@@ -164,6 +164,8 @@ pub(crate) struct Place {
     name: Name,
     pub(crate) called: oneshot::Receiver<Called>,
     pub(crate) ahead: Ahead,
+    /// Tokens it needs of its quota.
+    pub(crate) tokens: u64,
 }
 
 impl Queue {
@@ -190,10 +192,9 @@ impl Queue {
         self: &Arc<Self>,
         asking: &Asking<'_>,
         fleet: &Arc<impl Choose>,
-        shared: &Arc<Shared>,
+        quotas: &Arc<Quotas>,
         age: &mut Option<Age>,
     ) -> (Answer, Estimate) {
-        let quotas = &shared.quotas;
         let (rooms, waits) = (fleet.rooms(asking.attempt), self.waiting() > 0);
         // Where neither caches nor quotas are counted, nothing hangs on how large it is.
         if !waits && !asking.explain && rooms == Rooms::default() && !quotas.any() {
@@ -231,9 +232,9 @@ impl Queue {
             drop(ticket.waiter.called.send(Called::Refused(refused)));
         }
         self.waiting.store(self.books().len(), Ordering::Release);
-        let place = Place { queue: Arc::clone(self), name, called: waits, ahead };
+        let place = Place { queue: Arc::clone(self), name, called: waits, ahead, tokens: size.quota };
         // A slot may have come free between the look and the joining.
-        shared.pump(self);
+        self.came_back(false);
         (Answer::Wait(place), estimate)
     }
 

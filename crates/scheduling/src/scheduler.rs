@@ -43,23 +43,6 @@ struct Past {
     put_back: u32,
 }
 
-/// Who was taken and the best of the others, and how many are left out.
-fn foremost(mut seen: Sight) -> (Sight, u32) {
-    if seen.len() <= SEEN_MAX {
-        return (seen, 0);
-    }
-    let taken = |one: &Seen| !matches!(one.verdict, kernel::fleet::Verdict::Taken(_));
-    seen.sort_by(|a, b| taken(a).cmp(&taken(b)).then(a.score.total_cmp(&b.score)));
-    let left_out = seen.len() - SEEN_MAX;
-    seen.truncate(SEEN_MAX);
-    seen.shrink_to_fit();
-    (seen, u32::try_from(left_out).unwrap_or(u32::MAX))
-}
-
-fn unplanned() -> Error {
-    Error::new(Kind::Internal, Origin::Gateway, "A call was planned for a deployment that does not exist.")
-}
-
 /// What a call goes on with.
 struct Go {
     instance: InstanceId,
@@ -195,7 +178,7 @@ impl<F: Choose> Scheduler<F> {
                     Ok(Err(_)) => return Err(Error::new(Kind::Internal, Origin::Gateway, "The queue was given up.")),
                     Err(_) => {
                         queue.count(&queue.counts.expired, ctx.facts().priority);
-                        self.late(ctx, sighting.estimate)
+                        self.late(ctx, place.tokens)
                     }
                 }
             }
@@ -217,7 +200,7 @@ impl<F: Choose> Scheduler<F> {
         let again = past.put_back > 0;
         let asking =
             Asking { class: facts.priority, owner, attempt, again, explain: facts.explain, since: facts.asked, now };
-        let (answer, estimate) = queue.ask(&asking, &self.fleet, &self.shared, &mut past.age);
+        let (answer, estimate) = queue.ask(&asking, &self.fleet, &self.shared.quotas, &mut past.age);
         let mut joined = None;
         if let Answer::Wait(place) = &answer {
             joined = Some(place.ahead);
@@ -225,7 +208,7 @@ impl<F: Choose> Scheduler<F> {
             // It may have been let go on while it joined.
             if place.called.is_empty() {
                 let (class, tenant) = (facts.priority, owner.tenant.clone());
-                let (tokens, tried) = (estimate.occupies().0, attempt.tried.clone());
+                let (tokens, tried) = (place.tokens, attempt.tried.clone());
                 self.shared.make_way(queue, Some(Wish { class, tenant, tokens, tried }));
             }
         }
@@ -233,9 +216,9 @@ impl<F: Choose> Scheduler<F> {
     }
 
     /// What kept a call waiting up to its deadline.
-    fn late(&self, ctx: &Ctx, estimate: Estimate) -> Refused {
+    fn late(&self, ctx: &Ctx, tokens: u64) -> Refused {
         let facts = ctx.facts();
-        match self.shared.quotas.would(&facts.caller.tenant, facts.priority, estimate.occupies().0) {
+        match self.shared.quotas.would(&facts.caller.tenant, facts.priority, tokens) {
             Some(_) => Refused::QuotaLate,
             None => Refused::Late,
         }
@@ -278,6 +261,23 @@ impl<F: Choose> Serve<Attempt> for Scheduler<F> {
     fn serve<'a>(&'a self, ctx: &'a Ctx, attempt: Attempt) -> Serving<'a> {
         Box::pin(self.place(ctx, attempt))
     }
+}
+
+/// Who was taken and the best of the others, and how many are left out.
+fn foremost(mut seen: Sight) -> (Sight, u32) {
+    if seen.len() <= SEEN_MAX {
+        return (seen, 0);
+    }
+    let taken = |one: &Seen| !matches!(one.verdict, kernel::fleet::Verdict::Taken(_));
+    seen.sort_by(|a, b| taken(a).cmp(&taken(b)).then(a.score.total_cmp(&b.score)));
+    let left_out = seen.len() - SEEN_MAX;
+    seen.truncate(SEEN_MAX);
+    seen.shrink_to_fit();
+    (seen, u32::try_from(left_out).unwrap_or(u32::MAX))
+}
+
+fn unplanned() -> Error {
+    Error::new(Kind::Internal, Origin::Gateway, "A call was planned for a deployment that does not exist.")
 }
 
 #[cfg(test)]
@@ -462,25 +462,8 @@ mod tests {
     /// is left behind.
     #[test]
     fn clients_that_leave_while_they_are_let_go_on_leave_nothing_behind() {
-        let state = State::default();
-        let fake = Arc::new(Fake {
-            slots: Slots::new(Some(1)),
-            served: Mutex::default(),
-            gate: tokio::sync::Semaphore::new(usize::MAX >> 4),
-        });
-        let mut roster = Roster::default();
-        let model = kernel::fleet::Model {
-            name: ModelName::new("m"),
-            deployments: vec![attempt(Duration::ZERO).deployment],
-            timeout: Duration::MAX,
-            attempts_max: 1,
-            retry_percent: 0,
-            retry_min: 0,
-            priority: None,
-        };
-        roster.models.insert(ModelName::new("m"), Arc::new(model));
-        let next: Arc<dyn Serve<Placed>> = fake.clone();
-        let scheduler = Arc::new(Scheduler::new(&Settings::default(), &state, fake.clone(), &roster, next));
+        let (scheduler, fake) = scheduler(1, 1024);
+        fake.gate.add_permits(usize::MAX >> 4);
         let threads = [0u64, 1].map(|seed| {
             let scheduler = Arc::clone(&scheduler);
             std::thread::spawn(move || {

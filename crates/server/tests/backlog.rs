@@ -157,11 +157,11 @@ async fn the_longer_the_line_the_longer_its_waits_are_thought_to_be() {
     assert!(upstream.hanging(1, SOON).await);
     let line = sluice.metrics().await.value("sluice_queue_waiting", &[]) as usize;
     let since = Instant::now();
-    let hurried = Like { headers: &[("x-sluice-deadline-ms", "700")], ..FLOOD };
+    let hurried = Like { headers: &[("x-sluice-deadline-ms", "500")], ..FLOOD };
     let (status, code, message, answer) = send(&sluice, "hurried", hurried).await.refused().await;
     assert_eq!((status, code.as_str()), (503, "no_capacity"), "{message}");
     assert!(message.contains("too long"), "{message}");
-    assert!(since.elapsed() < Duration::from_millis(600), "before its deadline: {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_millis(500), "before its deadline: {:?}", since.elapsed());
     assert!(seconds(&answer) >= 2);
     let mut patient = join(&sluice, "patient", FLOOD, line).await;
     let mut urgent = join(&sluice, "urgent", Like { priority: "high", ..FLOOD }, line + 1).await;

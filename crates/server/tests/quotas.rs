@@ -286,3 +286,17 @@ async fn a_quota_that_is_taken_off_and_put_back_still_counts_the_calls_that_run(
     second.answered().await;
     idle(&sluice).await;
 }
+
+#[tokio::test]
+async fn a_call_thought_to_be_larger_than_its_quota_is_not_told_that_it_was_the_quota_when_it_was_not() {
+    // A call without `max_tokens` is thought to take 640 tokens and more: here all of the quota, which is free.
+    let (upstream, sluice) = start("quotas: [ { tenant: owner, tokens_in_flight: 300 } ]").await;
+    let holder = send(&sluice, HOLD, Like { model: "narrow", ..OTHER }).await;
+    assert!(upstream.busy(1, SOON).await);
+    let late = Like { model: "narrow", headers: &[("x-sluice-deadline-ms", "200")], ..OWNER };
+    let (status, code, message, _) = send(&sluice, "late", late).await.refused().await;
+    assert_eq!((status, code.as_str()), (408, "queue_timeout"));
+    assert!(message.starts_with("All slots of this model were busy"), "{message}");
+    drop(holder);
+    idle(&sluice).await;
+}

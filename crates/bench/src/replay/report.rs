@@ -1,4 +1,6 @@
 //! What a replay found: tables to read, JSON for machines, and what became of the demands.
+//!
+//! Everything is written to a `String`, which cannot fail: that is what is behind each `.ok()`.
 
 use std::fmt::Write as _;
 use std::fs;

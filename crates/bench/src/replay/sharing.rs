@@ -1,4 +1,6 @@
 //! More calls than the fleet can serve: how the line shares what there is among tenants.
+//!
+//! Everything is written to a `String`, which cannot fail: that is what is behind each `.ok()`.
 
 use std::fmt::Write as _;
 
