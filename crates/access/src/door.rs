@@ -223,8 +223,9 @@ fn context(said: &Said<'_>, visit: &Visit, model: Option<Priority>) -> Result<Ct
     let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
     let priority = caller.terms.priority(arrival::priority(said.priority)?, model);
     let explain = arrival::explain(said.explain, &caller)?;
+    let tag = arrival::tag(said.tag)?;
     let (id, started) = (visit.id.clone(), visit.started);
-    Ok(Ctx::new(ctx::Facts { id, caller, priority, started, asked: now(), deadline, explain }))
+    Ok(Ctx::new(ctx::Facts { id, caller, priority, started, asked: now(), deadline, explain, tag }))
 }
 
 /// Marks a request whose head gives its body two lengths.

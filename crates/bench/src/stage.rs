@@ -157,6 +157,7 @@ impl Bench {
             asked: started,
             deadline: None,
             explain: false,
+            tag: None,
         });
         let deadline = started + Duration::from_secs(600);
         let deployment = Arc::clone(&self.deployment);

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::contract::{Allow, Billing, Budget, Limits, ModelLimits, Network, Scope};
 use crate::{KeyId, TenantId};
 
 /// Who a credential turned out to belong to.
@@ -18,9 +19,29 @@ pub struct Caller {
     pub terms: Arc<Terms>,
 }
 
-/// What a caller may ask of the scheduler, by its plan and its key.
+/// What a caller may do, and what it is charged, by its plan, its tenant and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
+    /// The version of the plan, by its id.
+    pub plan: Option<Arc<str>>,
+    /// What the credential may be used for.
+    pub scopes: Arc<[Scope]>,
+    /// Which models may be called.
+    pub models: Allow,
+    /// From where; empty: from everywhere.
+    pub networks: Arc<[Network]>,
+    /// How much the tenant may ask for per time.
+    pub limits: Limits,
+    /// How much the key may.
+    pub key_limits: Limits,
+    /// How much the tenant may of some models.
+    pub model_limits: Arc<[ModelLimits]>,
+    /// How much may be spent: the plan's and the tenant's own.
+    pub budgets: Arc<[Budget]>,
+    /// How much the key may spend: its own.
+    pub key_budgets: Arc<[Budget]>,
+    /// How calls are charged.
+    pub billing: Arc<Billing>,
     /// How urgent calls with this key are unless they say otherwise.
     pub key_priority: Option<Priority>,
     /// How urgent the tenant's calls are where nothing else is said.
@@ -38,7 +59,18 @@ pub struct Terms {
 impl Default for Terms {
     /// What a caller without a plan gets: everything, at a share of one.
     fn default() -> Self {
+        static INFERENCE: LazyLock<Arc<[Scope]>> = LazyLock::new(|| Arc::new([Scope::Inference]));
         Self {
+            plan: None,
+            scopes: Arc::clone(&INFERENCE),
+            models: Allow::All,
+            networks: Arc::default(),
+            limits: Limits::default(),
+            key_limits: Limits::default(),
+            model_limits: Arc::default(),
+            budgets: Arc::default(),
+            key_budgets: Arc::default(),
+            billing: Arc::default(),
             key_priority: None,
             priority: Priority::Normal,
             priority_max: Priority::High,

@@ -27,6 +27,8 @@ pub struct Facts {
     pub deadline: Option<Moment>,
     /// Whether its client wants to know why it was placed as it was, and may.
     pub explain: bool,
+    /// What its client wants it counted under.
+    pub tag: Option<Arc<str>>,
 }
 
 #[derive(Debug)]

@@ -37,6 +37,8 @@ pub enum Kind {
     TooLarge,
     /// 431: the head is larger than allowed.
     HeadTooLarge,
+    /// 402: a budget or balance is spent. Not worth another try: SDKs repeat 429, and this must not be repeated.
+    OverBudget,
     /// 429: too many requests.
     Limited,
     /// 503: no instance can take it, or the queue is full.

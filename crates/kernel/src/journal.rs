@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::explain::Decision;
 use crate::fleet::Deployment;
-use crate::{Moment, Usage};
+use crate::{Currency, Moment, Money, Usage};
 
 /// One fact about a call, noted by the stage that knows it.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Note {
     FirstByte(Moment),
     /// What was consumed.
     Used(Usage),
+    /// What it costs, where that is known before the answer's head is written, and always at its end.
+    Charged(Money, Currency),
     /// How pieces of a stream were spaced.
     Spaced(Box<Gaps>),
 }
@@ -59,6 +61,8 @@ pub struct Journal {
     pub first_byte: Option<Moment>,
     /// What it consumed.
     pub usage: Option<Usage>,
+    /// What it costs, over all attempts.
+    pub cost: Option<(Money, Currency)>,
     /// How its pieces were spaced.
     pub gaps: Option<Box<Gaps>>,
 }
@@ -86,6 +90,10 @@ impl Journal {
             Note::Headed(at) => self.headed = Some(at),
             Note::FirstByte(at) => self.first_byte = Some(at),
             Note::Used(usage) => self.usage = Some(usage),
+            Note::Charged(amount, currency) => {
+                let (so_far, _) = self.cost.unwrap_or_default();
+                self.cost = Some((so_far + amount, currency));
+            }
             Note::Spaced(gaps) => self.gaps = Some(gaps),
         }
     }

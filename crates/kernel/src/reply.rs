@@ -37,10 +37,16 @@ pub enum Body {
     Stream(Box<dyn Deltas>),
 }
 
-/// One piece of a streamed answer: bytes in the caller's dialect, made of whole events except where a single
-/// event is too large to hold.
+/// One piece of a streamed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delta(pub Bytes);
+pub struct Delta {
+    /// In the caller's dialect, made of whole events except where a single event is too large to hold.
+    pub bytes: Bytes,
+    /// How many pieces of the answer are in it: events with words, each about a token.
+    pub pieces: u32,
+    /// Whether the answer is complete with it: what it consumed is in the journal, and nothing with words follows.
+    pub last: bool,
+}
 
 /// A stream of deltas. Dropping it cancels the upstream call.
 pub trait Deltas: Send {

@@ -4,7 +4,7 @@
 //! any history. Only stages that touch the outside call [`Moment::now`].
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point on the process's monotonic clock, in microseconds since its first use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -55,6 +55,29 @@ impl std::ops::Add<Duration> for Moment {
 
     fn add(self, rhs: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A point of the wall clock, in milliseconds since 1970, UTC: for what outlives the process and for people. It may jump;
+/// spans are measured with [`Moment`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Reads the wall clock.
+    pub fn now() -> Self {
+        Self::of(SystemTime::now())
+    }
+
+    /// The same point.
+    pub fn of(at: SystemTime) -> Self {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Milliseconds since 1970, UTC.
+    pub const fn millis(self) -> i64 {
+        self.0
     }
 }
 

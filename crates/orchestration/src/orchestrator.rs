@@ -169,6 +169,7 @@ mod tests {
             asked: Moment::now(),
             deadline: None,
             explain: false,
+            tag: None,
         };
         let payload = Arc::new(Payload {
             bytes: Bytes::new(),

@@ -331,6 +331,7 @@ mod tests {
             asked: Moment::now(),
             deadline: None,
             explain: false,
+            tag: None,
         })
     }
 

@@ -10,6 +10,7 @@ pub fn of(error: &Error) -> u16 {
     match error.kind {
         Kind::Invalid => 400,
         Kind::Unauthenticated => 401,
+        Kind::OverBudget => 402,
         Kind::Forbidden => 403,
         Kind::UnknownModel | Kind::UnknownPath => 404,
         Kind::WrongMethod => 405,

@@ -34,6 +34,9 @@ const AHEAD: usize = 64 << 10;
 /// should wait. Handing it over costs a tenth of that.
 const LARGE: usize = 128 << 10;
 
+/// Bound: tags are kept with every charge, and usage is summed by them.
+const TAG_MAX: usize = 64;
+
 /// What the bodies of all requests inside hold together.
 #[derive(Debug, Default)]
 pub(super) struct Store(AtomicU64);
@@ -175,4 +178,15 @@ pub(super) fn explain(said: Option<&HeaderValue>, caller: &Caller) -> Result<boo
         }
         Some(_) => Err(Error::invalid(Some("x-sluice-explain"), "`x-sluice-explain` must be true or false.")),
     }
+}
+
+/// `x-sluice-tag`: what its client wants it counted under.
+pub(super) fn tag(said: Option<&HeaderValue>) -> Result<Option<Arc<str>>> {
+    let Some(value) = said else { return Ok(None) };
+    let fits = |text: &&str| (1..=TAG_MAX).contains(&text.len());
+    let wrong = || {
+        let message = format!("`x-sluice-tag` must be 1 to {TAG_MAX} printable ASCII characters.");
+        Error::invalid(Some("x-sluice-tag"), message)
+    };
+    value.to_str().ok().filter(fits).map(|text| Some(text.into())).ok_or_else(wrong)
 }

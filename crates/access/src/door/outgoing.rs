@@ -118,7 +118,7 @@ enum Piece {
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
         match self.deltas.poll_next(cx) {
-            Poll::Ready(Some(Ok(Delta(bytes)))) => {
+            Poll::Ready(Some(Ok(Delta { bytes, .. }))) => {
                 self.between_events = ENDS.iter().any(|end| bytes.ends_with(end));
                 if let Some(company) = &mut self.company {
                     company.moved = true;

@@ -18,6 +18,7 @@ pub(super) struct Said<'a> {
     pub(super) deadline: Option<&'a HeaderValue>,
     pub(super) priority: Option<&'a HeaderValue>,
     pub(super) explain: Option<&'a HeaderValue>,
+    pub(super) tag: Option<&'a HeaderValue>,
     /// Headers a backend may see.
     forward: Vec<(&'static str, Bytes)>,
 }
@@ -39,6 +40,7 @@ impl<'a> Said<'a> {
                 "x-sluice-deadline-ms" => &mut said.deadline,
                 "x-sluice-priority" => &mut said.priority,
                 "x-sluice-explain" => &mut said.explain,
+                "x-sluice-tag" => &mut said.tag,
                 other => {
                     let listed = forward.iter().find(|listed| **listed == other);
                     let seen = |name: &str| said.forward.iter().any(|(seen, _)| *seen == name);

@@ -64,6 +64,7 @@ async fn a_429_on_the_wire_lowers_the_limit() {
         asked: Moment::now(),
         deadline: None,
         explain: false,
+        tag: None,
     };
     let ctx = Ctx::new(facts);
     let tenant = kernel::TenantId::new("t");

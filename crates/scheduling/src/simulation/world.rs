@@ -247,6 +247,7 @@ async fn client(number: usize, call: &Call, backends: &Arc<Backends>, current: &
             asked: started,
             deadline: None,
             explain: false,
+            tag: None,
         });
         let deployment = &scheduler.queues[call.deployment];
         let instances = backends.machines.instances[call.deployment].len() as u32;

@@ -153,7 +153,7 @@ fn counted(counts: Counts) -> Option<Usage> {
         cached: of(counts.prompt_tokens_details, |details| details.cached_tokens),
         output: Tokens(counts.completion_tokens.unwrap_or(0)),
         reasoning: of(counts.completion_tokens_details, |details| details.reasoning_tokens),
-        estimated: false,
+        ..Usage::default()
     })
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let body = br#"{"id":"x","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,
             "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}}"#;
         let expected =
-            Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), estimated: false };
+            Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), ..Usage::default() };
         assert_eq!(read(body), Answer::Good(Some(expected)));
         assert_eq!(read(br#"{"usage":null}"#), Answer::Good(None));
     }

@@ -18,6 +18,7 @@ const fn words(kind: Kind) -> (&'static str, &'static str) {
         Kind::SlowRequest => ("timeout_error", "request_timeout"),
         Kind::TooLarge => ("invalid_request_error", "request_too_large"),
         Kind::HeadTooLarge => ("invalid_request_error", "headers_too_large"),
+        Kind::OverBudget => ("insufficient_quota", "budget_exceeded"),
         Kind::Limited => ("rate_limit_error", "rate_limit_exceeded"),
         Kind::Unavailable => ("server_error", "no_capacity"),
         Kind::BadUpstream => ("server_error", "bad_upstream"),

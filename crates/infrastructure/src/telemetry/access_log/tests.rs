@@ -50,8 +50,14 @@ fn full() -> Receipt {
         names: Vec::new(),
         label: "demo@v1".into(),
     };
-    let usage =
-        Usage { input: Tokens(17), cached: Tokens(4), output: Tokens(64), reasoning: Tokens(2), estimated: true };
+    let usage = Usage {
+        input: Tokens(17),
+        cached: Tokens(4),
+        output: Tokens(64),
+        reasoning: Tokens(2),
+        estimated: true,
+        ..Usage::default()
+    };
     Receipt {
         method: "POST".into(),
         path: "/v1/chat/completions".into(),

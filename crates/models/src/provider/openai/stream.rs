@@ -40,6 +40,8 @@ pub(super) struct Stream {
     timer: Pin<Box<Sleep>>,
     gaps: Box<Gaps>,
     permit: Option<Permit>,
+    /// Pieces of the answer handed on.
+    handed_on: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl Stream {
             timer: Box::pin(tokio::time::sleep(first_by.since(now))),
             gaps: Box::default(),
             permit: Some(placed.permit),
+            handed_on: 0,
             instance,
         }
     }
@@ -126,7 +129,7 @@ impl Stream {
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
         loop {
             if !self.ahead.is_empty() {
-                return Poll::Ready(Some(Ok(Delta(std::mem::take(&mut self.ahead)))));
+                return Poll::Ready(Some(Ok(self.hand_on())));
             }
             if self.state != State::Flowing {
                 return Poll::Ready(self.end());
@@ -144,6 +147,18 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// What has been read, with what it means.
+    fn hand_on(&mut self) -> Delta {
+        let seen = self.watch.seen();
+        let (pieces, last) = (seen.pieces - self.handed_on, seen.done);
+        self.handed_on = seen.pieces;
+        if last && let Some(usage) = seen.usage_or_estimate() {
+            // Before the last piece is handed on: whoever keeps the books does so before the client has it all.
+            self.ctx.note(Note::Used(usage));
+        }
+        Delta { bytes: std::mem::take(&mut self.ahead), pieces: u32::try_from(pieces).unwrap_or(u32::MAX), last }
     }
 
     /// The first byte is there: the prompt has been read, and from now on silence is what is timed.

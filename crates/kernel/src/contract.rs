@@ -1,0 +1,325 @@
+//! What a tenant is promised and what it costs, in the words of configs, stores and bills alike.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Currency, ModelName, Money};
+
+/// How much may be asked for per time. What is not set is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests per second; a burst of one second's worth is let through at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rps: Option<u32>,
+    /// Requests per minute; a burst of one minute's worth is let through at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpm: Option<u32>,
+    /// Tokens per minute, read and generated together; a burst of one minute's worth is let through at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<u64>,
+    /// Calls at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+}
+
+/// Limits for calls to some models.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelLimits {
+    /// Which: a name, or with `*` at its end all names that begin so. Each model has counters of its own.
+    pub model: String,
+    /// How much.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How much may be spent per period.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// The most that may be spent, in the plan's currency.
+    pub limit: Money,
+    /// After which it starts anew; periods are those of the calendar, in UTC.
+    pub per: Period,
+    /// Whether calls are refused with 402, and streams cut off, once it is spent. A soft one only tells.
+    #[serde(default = "yes")]
+    pub hard: bool,
+    /// Whose spending counts.
+    #[serde(default)]
+    pub scope: BudgetScope,
+    /// Only calls to these models count: names, or with `*` at the end all names that begin so. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+}
+
+/// A span of the calendar, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first to the last of a month.
+    Month,
+    /// For ever.
+    Total,
+}
+
+/// Whose spending a budget counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// The tenant's as a whole.
+    #[default]
+    Tenant,
+    /// Each of its keys on its own.
+    Key,
+}
+
+/// How calls are charged. Nothing set: by the token, at the catalogue's prices.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Billing {
+    /// In which currency; prices are taken from the catalogue in this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
+    /// For each answered call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_call: Option<Money>,
+    /// Whether the catalogue's prices are charged. Default: yes, unless `per_call` or `monthly` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_token: Option<bool>,
+    /// What the catalogue's prices are multiplied by, in percent: `120` adds a fifth. At most 100000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub markup_percent: Option<u32>,
+    /// A monthly fee with tokens included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<Monthly>,
+    /// Whether calls are paid from a balance that was paid in before: without any left, calls are refused with 402.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub prepaid: bool,
+    /// What an answer from the cache costs, in percent of what the model would have. Default: 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_percent: Option<u32>,
+}
+
+/// A monthly fee, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Monthly {
+    /// For each calendar month that a subscription touches, by the day.
+    pub fee: Money,
+    /// Tokens that cost nothing more, read and generated together.
+    #[serde(default)]
+    pub included_tokens: u64,
+    /// For each thousand beyond them; default: the catalogue's prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overage_per_1k_tokens: Option<Money>,
+}
+
+/// What a model costs from some day on. What is not set costs nothing, but for the classes that say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// The model: a name, or with `*` at its end all names that begin so. A whole name goes before a beginning, a longer
+    /// beginning before a shorter one.
+    pub model: String,
+    /// From which day on, at midnight UTC, as in `2026-01-01`. The latest that has begun is in force.
+    pub from: String,
+    /// In which currency.
+    #[serde(default)]
+    pub currency: Currency,
+    /// For a million tokens read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_per_1m_tokens: Option<Money>,
+    /// For a million tokens read that the backend had in its cache. Default: as any other read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_per_1m_tokens: Option<Money>,
+    /// For a million tokens written to the backend's cache. Default: as any other read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_per_1m_tokens: Option<Money>,
+    /// For a million tokens generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_per_1m_tokens: Option<Money>,
+    /// For a million tokens the model spent thinking. Default: as any other generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_per_1m_tokens: Option<Money>,
+    /// For a million tokens of sound read. Default: as any other read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_input_per_1m_tokens: Option<Money>,
+    /// For a million tokens of sound generated. Default: as any other generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_output_per_1m_tokens: Option<Money>,
+    /// For each image generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_image: Option<Money>,
+    /// For each answered call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_call: Option<Money>,
+    /// For each second of each GPU that the instance has: its node's share as in `needs.gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_gpu_second: Option<Money>,
+}
+
+/// What a credential may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Calling models.
+    Inference,
+    /// Reading the tenant's usage and invoices.
+    Usage,
+    /// Managing the tenant's keys.
+    Admin,
+}
+
+/// Which models may be called.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub enum Allow {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that match one of these: names, or with `*` at the end all names that begin so.
+    Only(Arc<[Box<str>]>),
+}
+
+/// A range of addresses, as in `10.0.0.0/8`; a single address is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: u128,
+    /// Bits that count, of 128.
+    prefix: u8,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// Whether a name is what a pattern means: the name itself, or with `*` at its end its beginning.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// Whether anything is limited.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// Whether spending on a model counts.
+    pub fn counts(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|pattern| matches(pattern, model))
+    }
+}
+
+// === impl Billing ===
+
+impl Billing {
+    /// In which currency.
+    pub fn currency(&self) -> Currency {
+        self.currency.unwrap_or_default()
+    }
+
+    /// Whether the catalogue's prices are charged.
+    pub fn by_token(&self) -> bool {
+        self.per_token.unwrap_or(self.per_call.is_none() && self.monthly.is_none())
+    }
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Inference, Self::Usage, Self::Admin];
+
+    /// The word used in configs and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inference => "inference",
+            Self::Usage => "usage",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+// === impl Allow ===
+
+impl Allow {
+    /// Whether a model may be called.
+    pub fn allows(&self, model: &ModelName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(patterns) => patterns.iter().any(|pattern| matches(pattern, model.as_str())),
+        }
+    }
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `2001:db8::/32` or a single address. Bits beyond the prefix must be zero.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
+            None => (text.parse::<IpAddr>().ok()?, None),
+        };
+        let (whole, ahead) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
+        let bits = bits.unwrap_or(whole);
+        if bits > whole {
+            return None;
+        }
+        let network = Self { address: wide(address), prefix: ahead + bits };
+        (network.address & !network.mask() == 0).then_some(network)
+    }
+
+    /// Whether an address lies in it. An IPv4 address written as IPv6 is the IPv4 address.
+    pub fn holds(self, address: IpAddr) -> bool {
+        wide(address.to_canonical()) & self.mask() == self.address
+    }
+
+    const fn mask(self) -> u128 {
+        if self.prefix == 0 { 0 } else { u128::MAX << (128 - self.prefix) }
+    }
+}
+
+/// As a number of 128 bits, IPv4 in its place within IPv6.
+fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(four) => u128::from(four.to_ipv6_mapped()),
+        IpAddr::V6(six) => u128::from(six),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_name_or_a_beginning() {
+        assert!(matches("gpt-4o", "gpt-4o") && matches("gpt-*", "gpt-4o") && matches("*", "x"));
+        assert!(!matches("gpt-4", "gpt-4o") && !matches("gpt-*", "gp") && !matches("", "x"));
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_and_no_others() {
+        let check = |network: &str, address: &str| Network::parse(network).unwrap().holds(address.parse().unwrap());
+        assert!(check("10.0.0.0/8", "10.1.2.3") && check("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(!check("10.0.0.0/8", "11.0.0.0") && !check("10.0.0.0/8", "::1"));
+        assert!(check("192.0.2.7", "192.0.2.7") && !check("192.0.2.7", "192.0.2.8"));
+        assert!(check("2001:db8::/32", "2001:db8:1::1") && !check("2001:db8::/32", "2001:db9::"));
+        assert!(check("0.0.0.0/0", "203.0.113.9") && !check("0.0.0.0/0", "2001:db8::1"));
+        assert!(check("::/0", "203.0.113.9"), "every address");
+        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0/8", "x"] {
+            assert_eq!(Network::parse(text), None, "{text}");
+        }
+    }
+}
