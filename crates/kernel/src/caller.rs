@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Allow, Billing, Budget, Limits, ModelLimits, Network, Scope};
+use crate::contract::{Allow, Billing, Budget, CredentialKind, Limits, ModelLimits, Origins, Scope};
 use crate::{KeyId, TenantId};
 
 /// Who a credential turned out to belong to.
@@ -28,8 +28,12 @@ pub struct Terms {
     pub scopes: Arc<[Scope]>,
     /// Which models may be called.
     pub models: Allow,
-    /// From where; empty: from everywhere.
-    pub networks: Arc<[Network]>,
+    /// From where.
+    pub origins: Origins,
+    /// By which kinds of credential; empty: by any.
+    pub credentials: Arc<[CredentialKind]>,
+    /// Whether requests with the key must be signed.
+    pub signed: bool,
     /// How much the tenant may ask for per time.
     pub limits: Limits,
     /// How much the key may.
@@ -63,8 +67,10 @@ impl Default for Terms {
         Self {
             plan: None,
             scopes: Arc::clone(&INFERENCE),
-            models: Allow::All,
-            networks: Arc::default(),
+            models: Allow::default(),
+            origins: Origins::default(),
+            credentials: Arc::default(),
+            signed: false,
             limits: Limits::default(),
             key_limits: Limits::default(),
             model_limits: Arc::default(),
