@@ -24,7 +24,7 @@ use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
 use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
-use tenancy::Directory;
+use tenancy::Register;
 use tokio::sync::futures::OwnedNotified;
 
 pub use self::arrival::Arriving;
@@ -34,7 +34,7 @@ use self::route::Target;
 use self::said::Said;
 use self::visit::Visit;
 use crate::announcement::Announcement;
-use crate::settings::LimitSettings;
+use crate::settings::{Auth, LimitSettings};
 
 /// Everything one config makes of Sluice. A reload builds a new one and swaps the pointer; a request keeps the one it
 /// entered with.
@@ -46,9 +46,9 @@ pub struct Machine {
     /// Which models there are.
     pub roster: Arc<Roster>,
     /// Who may call.
-    pub directory: Directory,
-    /// Whether anyone may.
-    pub open: bool,
+    pub register: Arc<Register>,
+    /// Whether callers must show who they are; without a word, as soon as anybody is known.
+    pub auth: Option<Auth>,
     /// Whether anybody can answer.
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
@@ -59,6 +59,17 @@ pub struct Machine {
     pub forward: Vec<&'static str>,
     /// When it was built, in seconds since 1970; shown as the models' `created`.
     pub created: u64,
+}
+
+impl Machine {
+    /// Whether anyone may call.
+    pub fn open(&self) -> bool {
+        match self.auth {
+            Some(Auth::Required) => false,
+            Some(Auth::None) => true,
+            None => self.register.directory().is_empty(),
+        }
+    }
 }
 
 /// Where every request comes in.

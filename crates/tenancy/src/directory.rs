@@ -1,18 +1,15 @@
-//! Who a key belongs to.
+//! Tenants and their keys, as a config declares them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use kernel::contract::ModelLimits;
 use kernel::settings::{Findings, Secret};
-use kernel::{Budget, Caller, KeyId, Limits, Network, Priority, Scope, TenantId, Timestamp};
+use kernel::{Budget, Limits, Network, Priority, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
 use crate::key::{self, KEY_MAX, KEY_MIN};
-use crate::plan;
-use crate::{Pepper, PlanSettings};
+use crate::{PlanSettings, plan, when};
 
 /// One tenant.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -88,14 +85,6 @@ pub struct KeySettings {
     pub signed: bool,
 }
 
-/// Finds the caller behind a key. Holds hashes only.
-#[derive(Debug, Default)]
-pub struct Directory {
-    pepper: Option<Pepper>,
-    /// By the first eight bytes of the hash; compared in full, in constant time.
-    entries: HashMap<u64, Vec<([u8; 32], Caller)>>,
-}
-
 impl TenantSettings {
     /// What the schema cannot say.
     pub fn validate(&self, path: &str, plans: &[PlanSettings], seen: &mut HashSet<String>, findings: &mut Findings) {
@@ -152,8 +141,7 @@ impl KeySettings {
 
     /// From when on it is refused; `None`: never.
     pub fn expiry(&self) -> Option<Timestamp> {
-        let at: jiff::Timestamp = self.expires.as_ref()?.parse().ok()?;
-        Some(Timestamp(at.as_millisecond()))
+        when::read(self.expires.as_ref()?)
     }
 }
 
@@ -161,85 +149,5 @@ fn networks(list: &[String], path: &str, findings: &mut Findings) {
     for (i, text) in list.iter().enumerate() {
         let message = "must be an address or a range of them, as in 10.0.0.0/8, with zeros behind the prefix";
         findings.require(Network::parse(text).is_some(), format!("{path}[{i}]"), message);
-    }
-}
-
-impl Directory {
-    /// The directory of validated tenants.
-    pub fn new(tenants: &[TenantSettings], plans: &[PlanSettings], pepper: Pepper) -> Self {
-        let mut directory = Self { pepper: None, entries: HashMap::new() };
-        for tenant in tenants {
-            let plan = plans.iter().find(|plan| Some(&plan.name) == tenant.plan.as_ref());
-            for settings in &tenant.keys {
-                if let Some((id, hash)) = directory_entry(settings, &pepper) {
-                    let terms = Arc::new(plan::terms(plan, tenant, settings));
-                    let caller = Caller { tenant: TenantId::new(tenant.id.as_str()), key: Some(id), terms };
-                    directory.entries.entry(prefix(&hash)).or_default().push((hash, caller));
-                }
-            }
-        }
-        directory.pepper = Some(pepper);
-        directory
-    }
-
-    /// Whether any key is known at all.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The caller a key belongs to.
-    pub fn find(&self, key: &str) -> Option<&Caller> {
-        if key.len() > KEY_MAX {
-            return None;
-        }
-        let hash = self.pepper.as_ref()?.hash(key);
-        let entries = self.entries.get(&prefix(&hash))?;
-        entries.iter().find(|(known, _)| bool::from(known.ct_eq(&hash))).map(|(_, caller)| caller)
-    }
-}
-
-fn directory_entry(settings: &KeySettings, pepper: &Pepper) -> Option<(KeyId, [u8; 32])> {
-    match (&settings.hash, &settings.key) {
-        (Some(hash), _) => key::parse_hash(hash),
-        (None, Some(secret)) => {
-            let hash = pepper.hash(secret.expose());
-            Some((key::public_id(secret.expose(), &hash), hash))
-        }
-        (None, None) => None,
-    }
-}
-
-fn prefix(hash: &[u8; 32]) -> u64 {
-    hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::NewKey;
-
-    #[test]
-    fn a_key_is_found_by_its_hash_or_by_itself_and_nothing_else_is() {
-        let pepper = Pepper::from_text("p");
-        let made = NewKey::generate(&pepper).unwrap();
-        let hash = &made.hash;
-        let tenants: Vec<TenantSettings> = serde_json::from_value(serde_json::json!([
-            { "id": "acme", "keys": [{ "name": "k", "hash": hash }] },
-            { "id": "lab", "plan": "free", "keys": [{ "name": "k", "key": "a-key-from-somewhere-else" }] },
-        ]))
-        .unwrap();
-        let plans: [PlanSettings; 1] =
-            [serde_json::from_str(r#"{"name":"free","priority_max":"low","weight":3}"#).unwrap()];
-        let directory = Directory::new(&tenants, &plans, pepper);
-        let acme = directory.find(made.key.expose()).unwrap();
-        assert_eq!((acme.tenant.as_str(), acme.key.as_ref()), ("acme", Some(&made.id)));
-        let lab = directory.find("a-key-from-somewhere-else").unwrap();
-        assert_eq!((lab.tenant.as_str(), lab.terms.priority_max, lab.terms.weight), ("lab", Priority::Low, 3));
-        assert_eq!(*acme.terms, kernel::Terms::default());
-        assert!(directory.find("a-key-from-somewhere-els").is_none());
-        assert!(directory.find("").is_none());
-        assert!(directory.find(&"x".repeat(KEY_MAX + 1)).is_none());
-        let other = Directory::new(&tenants, &[], Pepper::from_text("another"));
-        assert!(other.find(made.key.expose()).is_none(), "a hash is worth nothing without its pepper");
     }
 }

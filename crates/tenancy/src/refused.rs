@@ -44,7 +44,9 @@ impl Refused {
     pub(crate) fn by(fault: Fault, what: &'static str) -> Self {
         match fault {
             Fault::Missing => Self::Missing(what),
-            Fault::Conflict(why) => Self::Conflict(format!("The {what} does not go together with what there is: {why}.")),
+            Fault::Conflict(why) => {
+                Self::Conflict(format!("The {what} does not go together with what there is: {why}."))
+            }
             Fault::Down(why) => Self::Down(why),
             Fault::Broken(why) => Self::Broken(why),
         }

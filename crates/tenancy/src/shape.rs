@@ -43,7 +43,9 @@ pub fn said<T: Serialize>(settings: &T, nothing: &T, without: &[&str]) -> Map<St
     let nothing = object(nothing);
     let fields = object(settings).into_iter();
     fields
-        .filter(|(name, value)| !without.contains(&name.as_str()) && !value.is_null() && nothing.get(name) != Some(value))
+        .filter(|(name, value)| {
+            !without.contains(&name.as_str()) && !value.is_null() && nothing.get(name) != Some(value)
+        })
         .collect()
 }
 

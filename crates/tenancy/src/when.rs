@@ -33,6 +33,8 @@ mod tests {
             assert_eq!(read(written), Some(Timestamp(millis)), "{written}");
         }
         assert_eq!(text(Timestamp(1_795_624_800_123)), "2026-11-25T16:40:00.123Z");
-        assert!(["", "tomorrow", "2026-13-01", "2026-11-25T16:40:00", "1795624800"].iter().all(|text| read(text).is_none()));
+        assert!(
+            ["", "tomorrow", "2026-13-01", "2026-11-25T16:40:00", "1795624800"].iter().all(|text| read(text).is_none())
+        );
     }
 }

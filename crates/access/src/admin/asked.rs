@@ -96,6 +96,11 @@ impl Asked {
         Ok(tenancy::shape::read(Value::Object(self.object()?))?)
     }
 
+    /// Tells the operator's log of a change: who made it, and of what. Nothing secret is in it.
+    pub fn tell(&self, change: &'static str, what: &str, of: &str) {
+        tracing::info!(target: "sluice::audit", by = %self.by.name(), what, of, "{change}");
+    }
+
     /// Refuses what the query does not know, or says twice.
     pub(super) fn check_query(&self, route: &Route) -> Result<(), Refusal> {
         for (i, (name, _)) in self.query.iter().enumerate() {

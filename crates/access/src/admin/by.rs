@@ -6,7 +6,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use kernel::settings::Secret;
 use kernel::{Caller, KeyId, Scope, TenantId};
-use tenancy::Unknown;
+use tenancy::Rejected;
 
 use super::route::Who;
 use super::{Plane, Refusal};
@@ -47,7 +47,8 @@ impl By {
     pub(super) fn identify(plane: &Plane, headers: &HeaderMap, peer: IpAddr) -> Result<Self, Refusal> {
         let machine = plane.door.machine();
         let Some(shown) = shown(headers) else {
-            let message = "Send the admin token, or an API key with the scope `admin` or `usage`, as `Authorization: Bearer …`.";
+            let message =
+                "Send the admin token, or an API key with the scope `admin` or `usage`, as `Authorization: Bearer …`.";
             return Err(unauthorized(message));
         };
         // Secrets compare in constant time.
@@ -56,17 +57,18 @@ impl By {
         }
         match machine.register.find(shown.expose()) {
             Ok(caller) => Self::key(&caller, peer),
-            Err(Unknown::Suspended) => {
-                Err(forbidden("The tenant is suspended: ask whoever runs this gateway."))
+            Err(Rejected::Suspended) => Err(forbidden("The tenant is suspended: ask whoever runs this gateway.")),
+            Err(Rejected::Unplanned) => {
+                Err(forbidden("The tenant's plan is not known here: ask whoever runs this gateway."))
             }
-            Err(Unknown::Expired) => Err(unauthorized("The API key has expired.")),
-            Err(Unknown::Revoked) => Err(unauthorized("The API key was revoked.")),
-            Err(Unknown::Never) if machine.admin_token.is_none() => Err(Refusal::new(
+            Err(Rejected::Expired) => Err(unauthorized("The API key has expired.")),
+            Err(Rejected::Revoked) => Err(unauthorized("The API key was revoked.")),
+            Err(Rejected::Unknown) if machine.admin_token.is_none() => Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "admin_closed",
                 "The admin API is closed: no `admin.token` is configured, and none can be kept in the data directory.",
             )),
-            Err(Unknown::Never) => Err(unauthorized("The admin token is not the right one.")),
+            Err(Rejected::Unknown) => Err(unauthorized("The admin token is not the right one.")),
         }
     }
 
@@ -105,8 +107,7 @@ impl By {
         if !has(Scope::Admin) && !has(Scope::Usage) {
             return Err(forbidden("This key may not use the admin API: its scopes have neither `admin` nor `usage`."));
         }
-        let networks = &caller.terms.networks;
-        if !networks.is_empty() && !networks.iter().any(|network| network.holds(peer)) {
+        if !caller.terms.origins.hold(peer) {
             return Err(forbidden("This key may not be used from this address."));
         }
         Ok(Self::Key { tenant: caller.tenant.clone(), key: caller.key.clone(), admin: has(Scope::Admin) })

@@ -43,15 +43,16 @@ impl From<Refused> for Refusal {
         match refused {
             Refused::Invalid { field, message } => Self::invalid(field, message),
             Refused::Missing(what) => Self::missing(what),
-            Refused::Taken { field, message } => Self {
-                field: Some(field.to_owned()),
-                ..Self::new(StatusCode::CONFLICT, "taken", message)
-            },
+            Refused::Taken { field, message } => {
+                Self { field: Some(field.to_owned()), ..Self::new(StatusCode::CONFLICT, "taken", message) }
+            }
             Refused::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Refused::Declared(what) => Self::new(
                 StatusCode::CONFLICT,
                 "declared_in_config",
-                format!("This {what} is declared in the config file: change it there, Sluice reads it again by itself."),
+                format!(
+                    "This {what} is declared in the config file: change it there, Sluice reads it again by itself."
+                ),
             ),
             Refused::Changed => Self::new(
                 StatusCode::PRECONDITION_FAILED,

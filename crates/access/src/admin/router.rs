@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::RequestPartsExt;
 use axum::Router;
 use axum::extract::{ConnectInfo, Query, RawPathParams, Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, IF_MATCH};
@@ -11,7 +12,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get};
-use axum::RequestPartsExt;
 use kernel::Timestamp;
 
 use super::route::{Method, Route, Who, routes};
@@ -53,8 +53,7 @@ fn methods(path: &'static str) -> MethodRouter<Arc<Plane>> {
             return refusal.into_response();
         }
         let message = format!("This path has no {}: use {allowed}.", parts.method);
-        let mut response =
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response();
+        let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response();
         if let Ok(allowed) = HeaderValue::from_str(&allowed) {
             response.headers_mut().insert(ALLOW, allowed);
         }
