@@ -144,7 +144,7 @@ impl Launch {
     #[must_use]
     pub fn key(&self, tenant: &str) -> Key {
         let mut command = self.command();
-        command.args(["key", "create", "--tenant", tenant, "--json", "--data-dir"]).arg(self.data_dir());
+        command.args(["key", "create", "--offline", "--tenant", tenant, "--json", "--data-dir"]).arg(self.data_dir());
         let output = command.output().expect("sluice runs");
         let text = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
