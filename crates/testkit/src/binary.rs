@@ -327,6 +327,23 @@ impl Sluice {
         let _ = self.child.wait();
     }
 
+    /// Kills it and starts it again over the same config and data.
+    pub async fn restarted(mut self) -> Self {
+        self.kill();
+        // What is dropped with the old one is a start that never happens.
+        std::mem::replace(&mut self.launch, Self::launch()).start().await
+    }
+
+    /// Stops it with SIGTERM and starts it again over the same config and data.
+    ///
+    /// # Panics
+    /// When it does not end within 40 seconds.
+    pub async fn stopped_and_started(mut self) -> Self {
+        let launch = std::mem::replace(&mut self.launch, Self::launch());
+        self.stop().await;
+        launch.start().await
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
