@@ -201,8 +201,9 @@ fn writable(file: &Path) -> Result<(), String> {
     if there != file && !there.is_dir() {
         return Err(format!("{} is a file: the directory of the database cannot be made there", there.display()));
     }
-    rustix::fs::access(there, rustix::fs::Access::WRITE_OK)
-        .map_err(|error| format!("{} cannot be written ({error}): choose another place, or mend its mode", there.display()))
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(|error| {
+        format!("{} cannot be written ({error}): choose another place, or mend its mode", there.display())
+    })
 }
 
 #[cfg(test)]
