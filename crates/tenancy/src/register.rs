@@ -14,6 +14,8 @@ mod prices;
 mod reconcile;
 mod seed;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::path::PathBuf;

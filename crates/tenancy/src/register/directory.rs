@@ -45,7 +45,8 @@ pub(super) struct Entry {
     pub(super) tenant: u32,
     pub(super) source: Source,
     pub(super) text: Text,
-    pub(super) terms: Arc<Terms>,
+    /// `None`: the plan is not known, or the settings cannot be understood.
+    pub(super) terms: Option<Arc<Terms>>,
     /// Milliseconds since 1970; `i64::MAX`: never.
     pub(super) expires: i64,
     /// Seconds since 1970; 0: not since the start.
@@ -200,12 +201,13 @@ impl Directory {
         if tenant.suspended {
             return Err(Rejected::Suspended);
         }
+        let terms = entry.terms.clone().ok_or(Rejected::Unplanned)?;
         let second = u32::try_from(now / 1000).unwrap_or(u32::MAX);
         // A line of cache that is only read stays with all cores: it is written once a second at most.
         if entry.used.load(Ordering::Relaxed) != second {
             entry.used.store(second, Ordering::Relaxed);
         }
-        Ok(Caller { tenant: tenant.id.clone(), key: Some(entry.id.clone()), terms: Arc::clone(&entry.terms) })
+        Ok(Caller { tenant: tenant.id.clone(), key: Some(entry.id.clone()), terms })
     }
 
     fn entry(&self, hash: &[u8; 32]) -> Option<&Entry> {

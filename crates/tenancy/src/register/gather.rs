@@ -108,7 +108,7 @@ impl Gathering {
         let Some((plan, of)) = self.tenants.get(tenant as usize).map(|tenant| (tenant.plan, tenant.text)) else {
             return;
         };
-        let Some(terms) = self.terms(plan, of, Some(text)) else { return };
+        let terms = self.terms(plan, of, Some(text));
         let expires = expires.map_or(i64::MAX, Timestamp::millis);
         self.entries.push(Entry { hash, id, tenant, source, text, terms, expires, used: AtomicU32::new(0) });
     }
