@@ -15,8 +15,15 @@ use crate::store::columns::Columns;
 use crate::store::failure::Failure;
 use crate::store::session::Session;
 
-const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants";
-const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys";
+// A seed has to do with what a config declared before and with what it names itself: there may be very much else.
+const TENANTS: &str =
+    "SELECT id, source, plan, suspended, terms, created, updated FROM tenants WHERE source = 'config'";
+const TENANT: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants \
+                      WHERE id = $1 AND source <> 'config'";
+const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys \
+                    WHERE source = 'config'";
+const KEY: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys \
+                   WHERE (id = $1 OR hash = $2) AND source <> 'config'";
 const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
 const PRICES: &str = "SELECT id, source, terms, created, withdrawn FROM prices";
 const CHANGE_KEY: &str = "UPDATE keys SET tenant = $2, name = $3, hash = $4, terms = $5, expires = $6, revoked = $7, \
@@ -106,9 +113,13 @@ impl Planting<'_, '_> {
         Ok(())
     }
 
-    /// Returns the ids of all tenants there are afterwards, those included that are about to be taken away.
+    /// Returns the ids of the tenants that keys of the seed can be of.
     async fn tenants(&mut self, seeds: &[TenantRow]) -> Result<HashSet<String>, Failure> {
-        let there: Vec<TenantRow> = read(&self.session.rows(sqlx::query(TENANTS)).await?)?;
+        let mut there: Vec<TenantRow> = read(&self.session.rows(sqlx::query(TENANTS)).await?)?;
+        let known: HashSet<String> = there.iter().map(|tenant| tenant.id.as_str().to_owned()).collect();
+        for seed in seeds.iter().filter(|seed| !known.contains(seed.id.as_str())) {
+            there.extend(read(&self.session.rows(sqlx::query(TENANT).bind(seed.id.as_str())).await?)?);
+        }
         let mut ids: HashSet<String> = there.iter().map(|tenant| tenant.id.as_str().to_owned()).collect();
         let there: HashMap<&str, &TenantRow> = there.iter().map(|tenant| (tenant.id.as_str(), tenant)).collect();
         let mut new = Vec::new();
@@ -140,7 +151,13 @@ impl Planting<'_, '_> {
     }
 
     async fn keys(&mut self, seeds: &[KeyRow], tenants: &HashSet<String>) -> Result<(), Failure> {
-        let there: Vec<KeyRow> = read(&self.session.rows(sqlx::query(KEYS)).await?)?;
+        let mut there: Vec<KeyRow> = read(&self.session.rows(sqlx::query(KEYS)).await?)?;
+        let known: HashSet<(String, [u8; 32])> =
+            there.iter().map(|key| (key.id.as_str().to_owned(), key.hash)).collect();
+        for seed in seeds.iter().filter(|seed| !known.contains(&(seed.id.as_str().to_owned(), seed.hash))) {
+            let named = sqlx::query(KEY).bind(seed.id.as_str()).bind(crate::store::columns::hex(&seed.hash));
+            there.extend(read(&self.session.rows(named).await?)?);
+        }
         let declared: HashSet<&str> = seeds.iter().map(|seed| seed.id.as_str()).collect();
         // First away with the old ones: a new one may have the hash of one that goes.
         let gone = |key: &&KeyRow| key.source == Source::Config && !declared.contains(key.id.as_str());
