@@ -1,7 +1,6 @@
 //! One request's visit: from its head to the last byte of its answer.
 
 mod arrival;
-mod credentials;
 mod head;
 mod outgoing;
 mod route;
@@ -34,6 +33,7 @@ use self::route::Target;
 use self::said::Said;
 use self::visit::Visit;
 use crate::announcement::Announcement;
+use crate::credential::{self, Credentials, Desk, Identity, Shown};
 use crate::settings::LimitSettings;
 
 /// Everything one config makes of Sluice. A reload builds a new one and swaps the pointer; a request keeps the one it
@@ -49,6 +49,8 @@ pub struct Machine {
     pub directory: Directory,
     /// Whether anyone may.
     pub open: bool,
+    /// By which credentials beside keys.
+    pub credentials: Credentials,
     /// Whether anybody can answer.
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
@@ -59,6 +61,13 @@ pub struct Machine {
     pub forward: Vec<&'static str>,
     /// When it was built, in seconds since 1970; shown as the models' `created`.
     pub created: u64,
+}
+
+impl Machine {
+    /// What credentials are judged by.
+    pub(crate) fn desk(&self) -> Desk<'_> {
+        Desk { directory: &self.directory, credentials: &self.credentials, open: self.open }
+    }
 }
 
 /// Where every request comes in.
@@ -165,12 +174,15 @@ impl Door {
             };
             return Ok(head::plain(status, text, visit.leave()));
         }
-        let caller = credentials::identify(said, machine)?;
-        visit.caller = Some(caller);
+        let identity = {
+            let shown = Shown::new(head, said.authorization, &said.keys, said.tenant_id);
+            credential::identify(&shown, &machine.desk()).await?
+        };
+        visit.caller = Some(identity.caller.clone());
         match target {
             Target::Models => Ok(head::json(route::models(machine), visit.leave())),
             Target::Model(name) => Ok(head::json(route::model(machine, &name)?, visit.leave())),
-            Target::Call(operation) => self.call(machine, said, body, operation, visit).await,
+            Target::Call(operation) => self.call(machine, (said, &identity), body, operation, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
     }
@@ -178,7 +190,7 @@ impl Door {
     async fn call<B: Arriving>(
         &self,
         machine: &Machine,
-        said: &mut Said<'_>,
+        (said, identity): (&mut Said<'_>, &Identity),
         body: B,
         operation: Operation,
         visit: &mut Visit,
@@ -187,6 +199,7 @@ impl Door {
         let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
+        credential::verify_signature(identity, &bytes)?;
         let call = arrival::understand(bytes, arrival::envelope(said, operation), &*self.workers).await?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());

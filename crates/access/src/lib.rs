@@ -5,6 +5,7 @@
 //! door decides nothing about where a call goes. hyper's types stay inside `listener`.
 
 pub mod admin;
+pub mod credential;
 pub mod door;
 mod explanation;
 pub mod listener;
@@ -12,6 +13,7 @@ pub mod settings;
 
 mod announcement;
 
+pub use credential::Credentials;
 pub use door::{Door, Machine};
 pub use listener::{Cores, Listener};
-pub use settings::{AdminSettings, Auth, LimitSettings, ListenSettings, TlsSettings};
+pub use settings::{AdminSettings, Auth, ClientAuth, LimitSettings, ListenSettings, TlsSettings};

@@ -7,6 +7,7 @@
 mod alarm;
 mod connection;
 mod cores;
+mod peer;
 mod tls;
 mod turn;
 
@@ -19,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::cores::Cores;
+pub use self::peer::Peer;
 pub use self::tls::{Tls, TlsError};
 
 /// Bound: connections the kernel may hold that have not been accepted yet.
@@ -29,6 +31,7 @@ const REST: Duration = Duration::from_millis(50);
 /// A connection on its way to a core.
 struct Incoming {
     stream: std::net::TcpStream,
+    address: SocketAddr,
     /// Its share of `connections_max`.
     place: OwnedSemaphorePermit,
 }
@@ -83,8 +86,8 @@ impl Listener {
     /// The next connection, once there is room for it.
     async fn accept(&self) -> std::io::Result<Incoming> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(std::io::Error::other)?;
-        let (stream, _) = self.socket.accept().await?;
+        let (stream, address) = self.socket.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(Incoming { stream: stream.into_std()?, place })
+        Ok(Incoming { stream: stream.into_std()?, address, place })
     }
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::identity::{self, CertificateName, Identities, JwtSettings};
 use crate::key::{self, KEY_MAX, KEY_MIN};
 use crate::plan;
 use crate::{Pepper, PlanSettings};
@@ -42,6 +43,14 @@ pub struct TenantSettings {
     /// How much it may spend, beside its plan's budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
+    /// The issuer whose tokens its callers may show; or a list of several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "identity::one_or_many")]
+    #[schemars(with = "identity::OneOrMany")]
+    pub jwt: Vec<JwtSettings>,
+    /// Client certificates that stand for it, by a name in them or by fingerprint. Which ones are genuine says
+    /// `listen.tls.client_ca`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateName>,
     /// Its keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeySettings>,
@@ -86,6 +95,9 @@ pub struct KeySettings {
     /// Whether requests with it must be signed: the key alone is not let in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signed: bool,
+    /// Client certificates that stand for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateName>,
 }
 
 /// Finds the caller behind a key. Holds hashes only.
@@ -94,6 +106,9 @@ pub struct Directory {
     pepper: Option<Pepper>,
     /// By the first eight bytes of the hash; compared in full, in constant time.
     entries: HashMap<u64, Vec<([u8; 32], Caller)>>,
+    keys: HashMap<KeyId, Caller>,
+    tenants: HashMap<TenantId, Caller>,
+    identities: Identities,
 }
 
 impl TenantSettings {
@@ -109,6 +124,10 @@ impl TenantSettings {
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::model_limits(&self.model_limits, path, findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
+        for (i, jwt) in self.jwt.iter().enumerate() {
+            jwt.validate(&format!("{path}.jwt[{i}]"), findings);
+        }
+        certificates(&self.certificates, path, findings);
         for (i, key) in self.keys.iter().enumerate() {
             let path = format!("{path}.keys[{i}]");
             key.validate(&path, findings);
@@ -137,6 +156,25 @@ impl TenantSettings {
 }
 
 impl KeySettings {
+    /// What stands in for a key where a tenant is known without one.
+    fn none() -> Self {
+        Self {
+            name: String::new(),
+            hash: None,
+            key: None,
+            priority: None,
+            weight: plan::one(),
+            expires: None,
+            scopes: None,
+            models: Vec::new(),
+            networks: Vec::new(),
+            limits: Limits::default(),
+            budgets: Vec::new(),
+            signed: false,
+            certificates: Vec::new(),
+        }
+    }
+
     /// What the schema cannot say, but for `hash` and `key`.
     pub fn validate(&self, path: &str, findings: &mut Findings) {
         plan::weight(self.weight, path, findings);
@@ -144,6 +182,7 @@ impl KeySettings {
         networks(&self.networks, &format!("{path}.networks"), findings);
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
+        certificates(&self.certificates, path, findings);
         let named = self.scopes.as_ref().is_none_or(|scopes| !scopes.is_empty());
         findings.require(named, format!("{path}.scopes"), "is empty: leave it out, or name at least one scope");
         let fits = self.expires.is_none() || self.expiry().is_some();
@@ -157,6 +196,12 @@ impl KeySettings {
     }
 }
 
+fn certificates(list: &[CertificateName], path: &str, findings: &mut Findings) {
+    for (i, name) in list.iter().enumerate() {
+        name.validate(&format!("{path}.certificates[{i}]"), findings);
+    }
+}
+
 fn networks(list: &[String], path: &str, findings: &mut Findings) {
     for (i, text) in list.iter().enumerate() {
         let message = "must be an address or a range of them, as in 10.0.0.0/8, with zeros behind the prefix";
@@ -167,13 +212,20 @@ fn networks(list: &[String], path: &str, findings: &mut Findings) {
 impl Directory {
     /// The directory of validated tenants.
     pub fn new(tenants: &[TenantSettings], plans: &[PlanSettings], pepper: Pepper) -> Self {
-        let mut directory = Self { pepper: None, entries: HashMap::new() };
+        let mut directory = Self::default();
         for tenant in tenants {
             let plan = plans.iter().find(|plan| Some(&plan.name) == tenant.plan.as_ref());
+            let tenant_id = TenantId::new(tenant.id.as_str());
+            let terms = Arc::new(plan::terms(plan, tenant, &KeySettings::none()));
+            let itself = Caller { tenant: tenant_id.clone(), key: None, terms };
+            directory.identities.add_tenant(tenant, &itself);
+            directory.tenants.insert(tenant_id.clone(), itself);
             for settings in &tenant.keys {
                 if let Some((id, hash)) = directory_entry(settings, &pepper) {
                     let terms = Arc::new(plan::terms(plan, tenant, settings));
-                    let caller = Caller { tenant: TenantId::new(tenant.id.as_str()), key: Some(id), terms };
+                    let caller = Caller { tenant: tenant_id.clone(), key: Some(id.clone()), terms };
+                    directory.identities.add_certificates(&settings.certificates, &caller);
+                    directory.keys.insert(id, caller.clone());
                     directory.entries.entry(prefix(&hash)).or_default().push((hash, caller));
                 }
             }
@@ -182,9 +234,29 @@ impl Directory {
         directory
     }
 
-    /// Whether any key is known at all.
+    /// Whether nobody is known by anything at all.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.identities.is_empty()
+    }
+
+    /// The caller a key's id stands for. An id is no secret: whoever asks must have proved otherwise whose it is.
+    pub fn key(&self, id: &str) -> Option<&Caller> {
+        self.keys.get(id)
+    }
+
+    /// A tenant itself, without a key.
+    pub fn tenant(&self, id: &str) -> Option<&Caller> {
+        self.tenants.get(id)
+    }
+
+    /// Whose tokens and certificates are whose.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    /// What signs requests of a key; made of its id, so that nothing of it need be kept. `None` without any key.
+    pub fn signing_secret(&self, id: &str) -> Option<Secret> {
+        self.pepper.as_ref().map(|pepper| pepper.signing_secret(id))
     }
 
     /// The caller a key belongs to.

@@ -1,12 +1,14 @@
 //! Tenants, their keys and their plans. Limits, prices and the ledger have their place here; HTTP has not.
 
 pub mod directory;
+pub mod identity;
 mod keep;
 pub mod key;
 pub mod pepper;
 pub mod plan;
 
 pub use directory::{Directory, TenantSettings};
+pub use identity::{CertificateName, Identities, JwtSettings};
 pub use keep::keep;
 pub use key::NewKey;
 pub use pepper::Pepper;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,11 +22,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 
-use super::Tls;
+use super::{Peer, Tls};
 use super::alarm::Alarm;
 use super::turn::{OurTurn, Turns, Watched};
 use crate::Door;
 use crate::announcement::Announcement;
+use crate::credential::certificate::Certificate;
 use crate::door::{Arriving, FramedTwice, Outgoing};
 use crate::settings::LimitSettings;
 
@@ -49,7 +51,7 @@ pub(super) struct Manners {
 }
 
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
-pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
+pub(super) async fn serve(stream: std::net::TcpStream, address: SocketAddr, manners: Manners) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let mut ending = pin!(manners.ending.listen());
     let limits = manners.door.machine().limits.clone();
@@ -62,10 +64,12 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 () = ending.as_mut() => return,
             };
             let Ok(Ok(stream)) = accepted else { return };
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let peer = Peer::secured(address, shown.and_then(|certificate| Certificate::read(certificate)));
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                Box::pin(h2(stream, manners, &limits)).await;
+                Box::pin(h2(stream, peer, manners, &limits)).await;
             } else {
-                Box::pin(h1(stream, manners, &limits)).await;
+                Box::pin(h1(stream, peer, manners, &limits)).await;
             }
         }
         None => {
@@ -73,9 +77,10 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 spoken = tokio::time::timeout(patience, speaks_h2(&stream)) => spoken,
                 () = ending.as_mut() => return,
             };
+            let peer = Peer::plain(address);
             match spoken {
-                Ok(Ok(true)) => Box::pin(h2(stream, manners, &limits)).await,
-                Ok(Ok(false)) => h1(stream, manners, &limits).await,
+                Ok(Ok(true)) => Box::pin(h2(stream, peer, manners, &limits)).await,
+                Ok(Ok(false)) => h1(stream, peer, manners, &limits).await,
                 Ok(Err(_)) | Err(_) => {}
             }
         }
@@ -96,7 +101,12 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
+async fn h1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    manners: Manners,
+    limits: &LimitSettings,
+) {
     let turns = Turns::new();
     let mut builder = http1::Builder::new();
     builder.max_header_size(limits.header_max.len()).max_buf_size(limits.header_max.len().max(BUFFER_MAX));
@@ -105,8 +115,9 @@ async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
         builder.max_headers(usize::from(limits.headers_max));
     }
     let (door, served) = (Arc::clone(&manners.door), turns.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (door, turns) = (Arc::clone(&door), served.clone());
+        request.extensions_mut().insert(peer.clone());
         async move { Ok::<_, Infallible>(exchange(door, request, &turns).await) }
     });
     // Boxed, so that a task has the size of what it does and not of the largest of all protocols.
@@ -155,7 +166,12 @@ async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) ->
     response
 }
 
-async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
+async fn h2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    manners: Manners,
+    limits: &LimitSettings,
+) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -166,8 +182,9 @@ async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING);
     let door = Arc::clone(&manners.door);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let door = Arc::clone(&door);
+        request.extensions_mut().insert(peer.clone());
         async move {
             let (head, body) = request.into_parts();
             // Each stream is a task of its own, to be woken by itself.

@@ -1,0 +1,301 @@
+//! Who calls, by what the request shows.
+//!
+//! [`KINDS`] has one row per kind of credential. Every one that a request carries must be right, and all must belong to
+//! the same tenant: what a proxy added, or an attacker, cannot hide behind what is genuine. Nothing waits but a token
+//! whose issuer must be asked first; everything else is answered from memory.
+
+mod api_key;
+pub(crate) mod certificate;
+mod introspection;
+mod jwt;
+mod members;
+mod settings;
+pub mod signature;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::request::Parts;
+use kernel::error::Kind as ErrorKind;
+use kernel::fetch::Fetch;
+use kernel::{Caller, CredentialKind, Error, Network, Origin, Result, Timestamp};
+use tenancy::Directory;
+
+use self::introspection::Introspection;
+use self::jwt::Tokens;
+use self::signature::{Nonces, Promise};
+use crate::listener::Peer;
+
+pub use self::settings::{IntrospectionSettings, IssuerSettings, validate_peers};
+
+/// One kind of credential: does the request carry it, and whose is it?
+struct Kind {
+    /// Its name, as in a plan's `auth`.
+    kind: CredentialKind,
+    find: for<'a> fn(&'a Shown<'a>, &'a Desk<'a>) -> Found<'a>,
+}
+
+/// All kinds. Of several that a request carries, the first counts; the others must agree.
+const KINDS: &[Kind] = &[
+    Kind { kind: CredentialKind::Signature, find: signature::find },
+    Kind { kind: CredentialKind::Jwt, find: jwt::find },
+    Kind { kind: CredentialKind::Oauth2, find: introspection::find },
+    Kind { kind: CredentialKind::ApiKey, find: api_key::find },
+    Kind { kind: CredentialKind::Mtls, find: certificate::find },
+];
+
+/// What a kind makes of a request.
+enum Found<'a> {
+    /// It carries no such credential.
+    Absent,
+    /// It does, and whose it is. The kind is said where it is not the row's.
+    Known(Caller, Option<CredentialKind>),
+    /// A signature of this caller's key, and what it says about the body.
+    Signed(Caller, Promise),
+    /// It does, and it is worth nothing.
+    Refused(Error),
+    /// Somebody must be asked first.
+    Asking(Pin<Box<dyn Future<Output = Result<(Caller, Option<CredentialKind>)>> + Send + 'a>>),
+}
+
+/// A request, as far as credentials go.
+pub(crate) struct Shown<'a> {
+    head: &'a Parts,
+    /// What follows `Authorization: Bearer`.
+    bearer: Option<&'a str>,
+    /// What stands in the headers where SDKs put API keys.
+    plain: Option<&'a str>,
+    tenant: Option<&'a HeaderValue>,
+}
+
+/// What credentials are judged by.
+pub(crate) struct Desk<'a> {
+    pub(crate) directory: &'a Directory,
+    pub(crate) credentials: &'a Credentials,
+    /// Whether anyone may call; a known credential still says whose call it is.
+    pub(crate) open: bool,
+}
+
+/// What a config says about credentials, joined with what is remembered of them.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    state: Arc<State>,
+    introspection: Option<Arc<Introspection>>,
+    trusted_peers: Arc<[Network]>,
+}
+
+/// What is remembered of credentials; it outlives configs.
+#[derive(Default)]
+pub struct State {
+    tokens: Tokens,
+    introspected: Arc<introspection::Memory>,
+    nonces: Nonces,
+}
+
+/// Who turned out to call.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The caller.
+    pub caller: Caller,
+    /// By what; `None` where no credential was asked for, or a trusted peer said so.
+    pub by: Option<CredentialKind>,
+    promise: Promise,
+}
+
+/// Finds the caller by the head of a request. What a signature says about the body is checked by
+/// [`verify_signature`] once the body is there.
+pub(crate) async fn identify(shown: &Shown<'_>, desk: &Desk<'_>) -> Result<Identity> {
+    let mut identity: Option<Identity> = None;
+    for row in KINDS {
+        let (caller, by, promise) = match (row.find)(shown, desk) {
+            Found::Absent => continue,
+            Found::Known(caller, by) => (caller, by, Promise::Nothing),
+            Found::Signed(caller, promise) => (caller, None, promise),
+            Found::Refused(_) if desk.open => continue,
+            Found::Refused(error) => return Err(error),
+            Found::Asking(asking) => match asking.await {
+                Ok((caller, by)) => (caller, by, Promise::Nothing),
+                Err(_) if desk.open => continue,
+                Err(error) => return Err(error),
+            },
+        };
+        match &identity {
+            None => identity = Some(Identity { caller, by: by.or(Some(row.kind)), promise }),
+            Some(first) => agree(first, &caller, row.kind)?,
+        }
+    }
+    let identity = match identity {
+        Some(identity) => identity,
+        None => stranger(shown, desk)?,
+    };
+    claimed(shown, &identity.caller)?;
+    allowed(&identity)?;
+    Ok(identity)
+}
+
+/// Checks the body against what the signature in the head covers. Without a signature there is nothing to check.
+///
+/// # Errors
+/// 401 where the body is not the one that was signed.
+pub fn verify_signature(identity: &Identity, body: &Bytes) -> Result<()> {
+    signature::verify_body(&identity.promise, body)
+}
+
+/// Who calls without any credential.
+fn stranger(shown: &Shown<'_>, desk: &Desk<'_>) -> Result<Identity> {
+    let nobody = |caller| Identity { caller, by: None, promise: Promise::Nothing };
+    if let Some(named) = shown.tenant.filter(|_| desk.credentials.trusts(shown.peer().map(Peer::ip))) {
+        let known = named.to_str().ok().and_then(|id| desk.directory.tenant(id));
+        let unknown = || {
+            let mut error = refused("`x-tenant-id` names a tenant that is not known here.");
+            error.field = Some("x-tenant-id".into());
+            error
+        };
+        return known.cloned().map(nobody).ok_or_else(unknown);
+    }
+    if desk.open {
+        return Ok(nobody(Caller::anonymous()));
+    }
+    let mut error = refused("No API key was sent: send it as `Authorization: Bearer <key>`.");
+    error.cause = NO_CREDENTIAL.into();
+    Err(error)
+}
+
+/// Several credentials must be of one tenant, and of one key where both are made of a key.
+fn agree(first: &Identity, other: &Caller, by: CredentialKind) -> Result<()> {
+    let of_key = |kind: Option<CredentialKind>| {
+        matches!(kind, Some(CredentialKind::Signature | CredentialKind::ApiKey))
+    };
+    let same_key = !of_key(first.by) || !of_key(Some(by)) || first.caller.key == other.key;
+    if first.caller.tenant == other.tenant && same_key {
+        return Ok(());
+    }
+    let first = first.by.map_or("", CredentialKind::as_str);
+    let message = format!(
+        "The request shows two credentials ({first}, {}) that do not belong to the same caller: send one.",
+        by.as_str()
+    );
+    Err(Error::new(ErrorKind::Forbidden, Origin::Caller, message))
+}
+
+/// A tenant named in the head must be the one the credential belongs to.
+fn claimed(shown: &Shown<'_>, caller: &Caller) -> Result<()> {
+    match shown.tenant {
+        Some(value) if value.as_bytes() != caller.tenant.as_str().as_bytes() => {
+            let message = "`x-tenant-id` names another tenant than the one the credential belongs to.";
+            let mut error = Error::new(ErrorKind::Forbidden, Origin::Caller, message);
+            error.field = Some("x-tenant-id".into());
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the caller may show itself in this way.
+fn allowed(identity: &Identity) -> Result<()> {
+    let Some(by) = identity.by else { return Ok(()) };
+    let terms = &identity.caller.terms;
+    if !terms.credentials.is_empty() && !terms.credentials.contains(&by) {
+        let accepted: Vec<&str> = terms.credentials.iter().map(|kind| kind.as_str()).collect();
+        let message = format!(
+            "The tenant's plan does not let anybody in by {}. It accepts: {}.",
+            by.as_str(),
+            accepted.join(", ")
+        );
+        return Err(Error::new(ErrorKind::Forbidden, Origin::Caller, message));
+    }
+    if terms.signed && by != CredentialKind::Signature {
+        return Err(refused("Requests with this key must be signed: `sluice sign` shows how."));
+    }
+    Ok(())
+}
+
+/// What a 401 without any credential is told from the others by.
+const NO_CREDENTIAL: &str = "no_credential";
+
+fn refused(message: &'static str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, Origin::Caller, message)
+}
+
+/// The `WWW-Authenticate` of a 401 (RFC 6750 §3).
+pub(crate) fn challenge(error: &Error) -> HeaderValue {
+    let bare = HeaderValue::from_static("Bearer realm=\"sluice\"");
+    if error.cause == NO_CREDENTIAL {
+        return bare;
+    }
+    // The grammar knows no escapes: what would need one is left out.
+    let described: String = error.message.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
+    let text = format!("Bearer realm=\"sluice\", error=\"invalid_token\", error_description=\"{described}\"");
+    HeaderValue::from_str(&text).unwrap_or(bare)
+}
+
+// === impl Shown ===
+
+impl<'a> Shown<'a> {
+    /// `keys` are the headers where SDKs put API keys, in order of preference.
+    pub(crate) fn new(
+        head: &'a Parts,
+        authorization: Option<&'a HeaderValue>,
+        keys: &[Option<&'a HeaderValue>],
+        tenant: Option<&'a HeaderValue>,
+    ) -> Self {
+        let bearer = authorization.and_then(|value| value.to_str().ok()).and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let plain = keys.iter().find_map(|key| key.as_ref()?.to_str().ok());
+        let some = |text: &&str| !text.is_empty();
+        Self { head, bearer: bearer.filter(some), plain: plain.filter(some), tenant }
+    }
+
+    /// The other end of the connection; unknown only where no listener is (in tests).
+    fn peer(&self) -> Option<&'a Peer> {
+        self.head.extensions.get()
+    }
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// What a config says, over what is remembered; whoever must be asked is asked with `fetch`.
+    pub fn new(
+        introspection: Option<&IntrospectionSettings>,
+        trusted_peers: &[String],
+        state: &Arc<State>,
+        fetch: &Arc<dyn Fetch>,
+    ) -> Self {
+        let memory = &state.introspected;
+        Self {
+            introspection: introspection.map(|settings| Arc::new(Introspection::new(settings, memory, fetch))),
+            trusted_peers: trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
+            state: Arc::clone(state),
+        }
+    }
+
+    fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|ip| self.trusted_peers.iter().any(|network| network.holds(ip)))
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Keeps the keys of the issuers that `trusted` names, and renews them in time. Never returns.
+    pub async fn look_after(
+        &self,
+        fetch: Arc<dyn Fetch>,
+        settings: impl Fn() -> IssuerSettings,
+        trusted: impl Fn() -> Vec<Box<str>>,
+    ) {
+        self.tokens.issuers().look_after(fetch, settings, trusted).await;
+    }
+}
+
+/// Now, in seconds since 1970.
+fn seconds() -> i64 {
+    Timestamp::now().millis() / 1000
+}

@@ -1,0 +1,18 @@
+//! API keys: found by their keyed hash.
+
+use tenancy::key;
+
+use super::{Desk, Found, Shown, refused};
+
+pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
+    // A bearer token that is somebody else's trade is no key, whether it is any good or not.
+    let bearer = shown.bearer.filter(|token| !super::jwt::is_one(token, desk) && !super::introspection::is_one(token, desk));
+    let Some(key) = bearer.or(shown.plain) else { return Found::Absent };
+    match desk.directory.find(key) {
+        Some(caller) => Found::Known(caller.clone(), None),
+        None if key::mistyped(key) => {
+            Found::Refused(refused("The API key is mistyped or cut off: its check digits do not fit."))
+        }
+        None => Found::Refused(refused("The API key is not known here.")),
+    }
+}
