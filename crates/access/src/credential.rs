@@ -5,7 +5,7 @@
 //! whose issuer must be asked first; everything else is answered from memory.
 
 mod api_key;
-pub(crate) mod certificate;
+mod certificate;
 mod introspection;
 mod jwt;
 mod members;
@@ -27,16 +27,19 @@ use tenancy::Directory;
 
 use self::introspection::Introspection;
 use self::jwt::Tokens;
-use self::signature::{Nonces, Promise};
+use self::signature::Nonces;
+use crate::door::Said;
 use crate::listener::Peer;
 
-pub use self::settings::{IntrospectionSettings, IssuerSettings, validate_peers};
+pub use self::certificate::Certificate;
+pub(crate) use self::signature::Promise;
+pub use self::settings::{IntrospectionSettings, IssuerSettings};
 
 /// One kind of credential: does the request carry it, and whose is it?
 struct Kind {
     /// Its name, as in a plan's `auth`.
     kind: CredentialKind,
-    find: for<'a> fn(&'a Shown<'a>, &'a Desk<'a>) -> Found<'a>,
+    find: for<'a> fn(Shown<'a>, Desk<'a>) -> Found<'a>,
 }
 
 /// All kinds. Of several that a request carries, the first counts; the others must agree.
@@ -47,6 +50,9 @@ const KINDS: &[Kind] = &[
     Kind { kind: CredentialKind::ApiKey, find: api_key::find },
     Kind { kind: CredentialKind::Mtls, find: certificate::find },
 ];
+
+/// What comes once somebody has been asked.
+pub(crate) type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// What a kind makes of a request.
 enum Found<'a> {
@@ -59,10 +65,11 @@ enum Found<'a> {
     /// It does, and it is worth nothing.
     Refused(Error),
     /// Somebody must be asked first.
-    Asking(Pin<Box<dyn Future<Output = Result<(Caller, Option<CredentialKind>)>> + Send + 'a>>),
+    Asking(Asked<'a, (Caller, Option<CredentialKind>)>),
 }
 
 /// A request, as far as credentials go.
+#[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
     head: &'a Parts,
     /// What follows `Authorization: Bearer`.
@@ -70,9 +77,11 @@ pub(crate) struct Shown<'a> {
     /// What stands in the headers where SDKs put API keys.
     plain: Option<&'a str>,
     tenant: Option<&'a HeaderValue>,
+    peer: &'a Peer,
 }
 
 /// What credentials are judged by.
+#[derive(Clone, Copy)]
 pub(crate) struct Desk<'a> {
     pub(crate) directory: &'a Directory,
     pub(crate) credentials: &'a Credentials,
@@ -84,6 +93,7 @@ pub(crate) struct Desk<'a> {
 #[derive(Clone, Default)]
 pub struct Credentials {
     state: Arc<State>,
+    issuers: IssuerSettings,
     introspection: Option<Arc<Introspection>>,
     trusted_peers: Arc<[Network]>,
 }
@@ -103,31 +113,74 @@ pub struct Identity {
     pub caller: Caller,
     /// By what; `None` where no credential was asked for, or a trusted peer said so.
     pub by: Option<CredentialKind>,
-    promise: Promise,
+    pub(crate) promise: Promise,
+}
+
+/// Whose a request is.
+pub(crate) enum Sought<'a> {
+    /// Nobody had to be asked.
+    Found(Result<Identity>),
+    /// Somebody is.
+    Asking(Asked<'a, Identity>),
 }
 
 /// Finds the caller by the head of a request. What a signature says about the body is checked by
 /// [`verify_signature`] once the body is there.
-pub(crate) async fn identify(shown: &Shown<'_>, desk: &Desk<'_>) -> Result<Identity> {
-    let mut identity: Option<Identity> = None;
-    for row in KINDS {
-        let (caller, by, promise) = match (row.find)(shown, desk) {
-            Found::Absent => continue,
-            Found::Known(caller, by) => (caller, by, Promise::Nothing),
-            Found::Signed(caller, promise) => (caller, None, promise),
-            Found::Refused(_) if desk.open => continue,
-            Found::Refused(error) => return Err(error),
-            Found::Asking(asking) => match asking.await {
-                Ok((caller, by)) => (caller, by, Promise::Nothing),
-                Err(_) if desk.open => continue,
-                Err(error) => return Err(error),
-            },
+pub(crate) fn identify<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Sought<'a> {
+    go_on(shown, desk, KINDS, None)
+}
+
+/// Looks at the rest of the table; `identity` is whose the request is by what came before.
+fn go_on<'a>(
+    shown: Shown<'a>,
+    desk: Desk<'a>,
+    mut rows: &'static [Kind],
+    mut identity: Option<Identity>,
+) -> Sought<'a> {
+    while let Some((row, rest)) = rows.split_first() {
+        rows = rest;
+        let found = match (row.find)(shown, desk) {
+            Found::Asking(asking) => {
+                return Sought::Asking(Box::pin(async move {
+                    let found = match asking.await {
+                        Ok((caller, by)) => Found::Known(caller, by),
+                        Err(error) => Found::Refused(error),
+                    };
+                    note(&mut identity, row.kind, found, desk.open)?;
+                    match go_on(shown, desk, rest, identity) {
+                        Sought::Found(found) => found,
+                        Sought::Asking(asking) => asking.await,
+                    }
+                }));
+            }
+            found => found,
         };
-        match &identity {
-            None => identity = Some(Identity { caller, by: by.or(Some(row.kind)), promise }),
-            Some(first) => agree(first, &caller, row.kind)?,
+        if let Err(error) = note(&mut identity, row.kind, found, desk.open) {
+            return Sought::Found(Err(error));
         }
     }
+    Sought::Found(judge(shown, desk, identity))
+}
+
+/// Takes down what a kind found.
+fn note(identity: &mut Option<Identity>, kind: CredentialKind, found: Found<'_>, open: bool) -> Result<()> {
+    let (caller, by, promise) = match found {
+        Found::Absent | Found::Asking(_) => return Ok(()),
+        // Anyone may call: a bad credential is as good as none.
+        Found::Refused(_) if open => return Ok(()),
+        Found::Refused(error) => return Err(error),
+        Found::Known(caller, by) => (caller, by, Promise::Nothing),
+        Found::Signed(caller, promise) => (caller, None, promise),
+    };
+    match identity {
+        None => *identity = Some(Identity { caller, by: by.or(Some(kind)), promise }),
+        Some(first) => agree(first, &caller, kind)?,
+    }
+    Ok(())
+}
+
+/// Whether whoever was found may call in this way.
+fn judge(shown: Shown<'_>, desk: Desk<'_>, identity: Option<Identity>) -> Result<Identity> {
     let identity = match identity {
         Some(identity) => identity,
         None => stranger(shown, desk)?,
@@ -141,14 +194,14 @@ pub(crate) async fn identify(shown: &Shown<'_>, desk: &Desk<'_>) -> Result<Ident
 ///
 /// # Errors
 /// 401 where the body is not the one that was signed.
-pub fn verify_signature(identity: &Identity, body: &Bytes) -> Result<()> {
-    signature::verify_body(&identity.promise, body)
+pub(crate) fn verify_signature(promise: Promise, body: &Bytes) -> Result<()> {
+    signature::verify_body(promise, body)
 }
 
 /// Who calls without any credential.
-fn stranger(shown: &Shown<'_>, desk: &Desk<'_>) -> Result<Identity> {
+fn stranger(shown: Shown<'_>, desk: Desk<'_>) -> Result<Identity> {
     let nobody = |caller| Identity { caller, by: None, promise: Promise::Nothing };
-    if let Some(named) = shown.tenant.filter(|_| desk.credentials.trusts(shown.peer().map(Peer::ip))) {
+    if let Some(named) = shown.tenant.filter(|_| desk.credentials.trusts(shown.peer.address)) {
         let known = named.to_str().ok().and_then(|id| desk.directory.tenant(id));
         let unknown = || {
             let mut error = refused("`x-tenant-id` names a tenant that is not known here.");
@@ -183,7 +236,7 @@ fn agree(first: &Identity, other: &Caller, by: CredentialKind) -> Result<()> {
 }
 
 /// A tenant named in the head must be the one the credential belongs to.
-fn claimed(shown: &Shown<'_>, caller: &Caller) -> Result<()> {
+fn claimed(shown: Shown<'_>, caller: &Caller) -> Result<()> {
     match shown.tenant {
         Some(value) if value.as_bytes() != caller.tenant.as_str().as_bytes() => {
             let message = "`x-tenant-id` names another tenant than the one the credential belongs to.";
@@ -236,25 +289,15 @@ pub(crate) fn challenge(error: &Error) -> HeaderValue {
 // === impl Shown ===
 
 impl<'a> Shown<'a> {
-    /// `keys` are the headers where SDKs put API keys, in order of preference.
-    pub(crate) fn new(
-        head: &'a Parts,
-        authorization: Option<&'a HeaderValue>,
-        keys: &[Option<&'a HeaderValue>],
-        tenant: Option<&'a HeaderValue>,
-    ) -> Self {
-        let bearer = authorization.and_then(|value| value.to_str().ok()).and_then(|value| {
+    /// What a request's head and its connection show.
+    pub(crate) fn new(head: &'a Parts, said: &Said<'a>, peer: &'a Peer) -> Self {
+        let bearer = said.authorization.and_then(|value| value.to_str().ok()).and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let plain = keys.iter().find_map(|key| key.as_ref()?.to_str().ok());
+        let plain = said.keys.iter().find_map(|key| key.as_ref()?.to_str().ok());
         let some = |text: &&str| !text.is_empty();
-        Self { head, bearer: bearer.filter(some), plain: plain.filter(some), tenant }
-    }
-
-    /// The other end of the connection; unknown only where no listener is (in tests).
-    fn peer(&self) -> Option<&'a Peer> {
-        self.head.extensions.get()
+        Self { head, bearer: bearer.filter(some), plain: plain.filter(some), tenant: said.tenant_id, peer }
     }
 }
 
@@ -263,6 +306,7 @@ impl<'a> Shown<'a> {
 impl Credentials {
     /// What a config says, over what is remembered; whoever must be asked is asked with `fetch`.
     pub fn new(
+        issuers: &IssuerSettings,
         introspection: Option<&IntrospectionSettings>,
         trusted_peers: &[String],
         state: &Arc<State>,
@@ -270,10 +314,16 @@ impl Credentials {
     ) -> Self {
         let memory = &state.introspected;
         Self {
+            issuers: issuers.clone(),
             introspection: introspection.map(|settings| Arc::new(Introspection::new(settings, memory, fetch))),
             trusted_peers: trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
             state: Arc::clone(state),
         }
+    }
+
+    /// How issuers are asked for their keys.
+    pub fn issuers(&self) -> &IssuerSettings {
+        &self.issuers
     }
 
     fn trusts(&self, peer: Option<IpAddr>) -> bool {
@@ -291,7 +341,7 @@ impl State {
         settings: impl Fn() -> IssuerSettings,
         trusted: impl Fn() -> Vec<Box<str>>,
     ) {
-        self.tokens.issuers().look_after(fetch, settings, trusted).await;
+        self.tokens.issuers().look_after(fetch, settings, trusted).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod credential;
 pub mod door;
 mod explanation;
+pub mod gate;
 pub mod listener;
 pub mod settings;
 
@@ -15,5 +16,8 @@ mod announcement;
 
 pub use credential::Credentials;
 pub use door::{Door, Machine};
+pub use gate::cors::{Cors, CorsSettings};
+pub use gate::ip_filter::{IpFilter, IpFilterSettings};
+pub use gate::{Chain, GateName};
 pub use listener::{Cores, Listener};
 pub use settings::{AdminSettings, Auth, ClientAuth, LimitSettings, ListenSettings, TlsSettings};

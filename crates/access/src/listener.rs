@@ -7,11 +7,10 @@
 mod alarm;
 mod connection;
 mod cores;
-mod peer;
 mod tls;
 mod turn;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::credential::Certificate;
+
 pub use self::cores::Cores;
-pub use self::peer::Peer;
 pub use self::tls::{Tls, TlsError};
 
 /// Bound: connections the kernel may hold that have not been accepted yet.
@@ -28,10 +28,20 @@ const BACKLOG: i32 = 4096;
 /// How long accepting rests after an error (out of file descriptors, mostly).
 const REST: Duration = Duration::from_millis(50);
 
+/// The other end of a connection.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Its address; `None` where the system does not tell any more.
+    pub address: Option<IpAddr>,
+    /// Whether it came by TLS.
+    pub secure: bool,
+    /// The certificate it showed, verified by then.
+    pub certificate: Option<Certificate>,
+}
+
 /// A connection on its way to a core.
 struct Incoming {
     stream: std::net::TcpStream,
-    address: SocketAddr,
     /// Its share of `connections_max`.
     place: OwnedSemaphorePermit,
 }
@@ -86,8 +96,8 @@ impl Listener {
     /// The next connection, once there is room for it.
     async fn accept(&self) -> std::io::Result<Incoming> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(std::io::Error::other)?;
-        let (stream, address) = self.socket.accept().await?;
+        let (stream, _) = self.socket.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(Incoming { stream: stream.into_std()?, address, place })
+        Ok(Incoming { stream: stream.into_std()?, place })
     }
 }

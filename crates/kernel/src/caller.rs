@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Allow, Billing, Budget, CredentialKind, Limits, ModelLimits, Origins, Scope};
+use crate::contract::{Allow, Billing, Budget, CredentialKind, Limits, ModelLimits, Origins, Preprocess, Scope};
 use crate::{KeyId, TenantId};
 
 /// Who a credential turned out to belong to.
@@ -46,6 +46,10 @@ pub struct Terms {
     pub key_budgets: Arc<[Budget]>,
     /// How calls are charged.
     pub billing: Arc<Billing>,
+    /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
+    pub middleware: Option<Arc<[Arc<str>]>>,
+    /// What is made of its requests before they are passed on.
+    pub preprocess: Option<Arc<Preprocess>>,
     /// How urgent calls with this key are unless they say otherwise.
     pub key_priority: Option<Priority>,
     /// How urgent the tenant's calls are where nothing else is said.
@@ -77,6 +81,8 @@ impl Default for Terms {
             budgets: Arc::default(),
             key_budgets: Arc::default(),
             billing: Arc::default(),
+            middleware: None,
+            preprocess: None,
             key_priority: None,
             priority: Priority::Normal,
             priority_max: Priority::High,

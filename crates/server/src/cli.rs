@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Sim(SimArgs),
     /// Manage API keys
     Key(KeyArgs),
+    /// Sign a request, and print the headers that show it
+    Sign(SignArgs),
     /// Print shell completions
     Completions {
         /// Which shell
@@ -111,6 +113,8 @@ pub(crate) struct KeyArgs {
 pub(crate) enum KeyCommand {
     /// Make a key: it is printed once, and only its hash is to be kept
     Create(KeyCreateArgs),
+    /// Print what requests of a key are signed with
+    SigningSecret(SigningSecretArgs),
 }
 
 #[derive(Debug, Args)]
@@ -124,9 +128,57 @@ pub(crate) struct KeyCreateArgs {
     /// Where Sluice keeps what must outlive it: hashes fit only the data directory they were made with
     #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
     pub(crate) data_dir: PathBuf,
+    /// Also print what requests with it are signed with
+    #[arg(long)]
+    pub(crate) signing: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SigningSecretArgs {
+    /// The key's id: what stands between `sk-sluice-` and the next `-`
+    #[arg(value_name = "KEY-ID")]
+    pub(crate) id: String,
+    /// Where Sluice keeps what must outlive it: the secret fits only the data directory the key was made with
+    #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SignArgs {
+    /// The key's id
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) key_id: String,
+    /// A file that holds the signing secret
+    #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// The variable that holds the signing secret
+    #[arg(long, value_name = "NAME", default_value = "SLUICE_SIGNING_SECRET")]
+    pub(crate) secret_env: String,
+    /// The method, as in POST
+    pub(crate) method: String,
+    /// The whole URL
+    pub(crate) url: String,
+    /// A file with the body; `-` reads it from the standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) body: Option<PathBuf>,
+    /// For how many seconds the signature is good, up to 300
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) lifetime: i64,
+    /// When it was made, in seconds since 1970; by default now
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) created: Option<i64>,
+    /// A text never used before with this key; by default one is made
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) nonce: Option<String>,
+    /// Print a whole curl command
+    #[arg(long)]
+    pub(crate) curl: bool,
+    /// Print the text that is signed, to compare with another signer's
+    #[arg(long, conflicts_with = "curl")]
+    pub(crate) base: bool,
 }
 
 impl Command {
@@ -137,6 +189,8 @@ impl Command {
             Self::Schema => command::schema::run(),
             Self::Sim(args) => command::sim::run(args),
             Self::Key(KeyArgs { command: KeyCommand::Create(args) }) => command::key::create(&args),
+            Self::Key(KeyArgs { command: KeyCommand::SigningSecret(args) }) => command::key::signing_secret(&args),
+            Self::Sign(args) => command::sign::run(&args),
             Self::Completions { shell } => Ok(command::completions::run(shell)),
         }
     }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use access::{AdminSettings, Auth, LimitSettings, ListenSettings};
+use access::credential::{IntrospectionSettings, IssuerSettings};
+use access::{AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, gate};
 use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
 use kernel::settings::{Findings, Millis};
@@ -30,6 +31,21 @@ pub(crate) struct Config {
     /// Whether callers must show a key. Default: `required` as soon as a tenant has one; without any, calls are open
     /// and only loopback is served.
     pub(crate) auth: Option<Auth>,
+    /// What every request passes, in order. Default: every gate, as listed.
+    pub(crate) middleware: Option<Vec<GateName>>,
+    /// Which web pages may call from a browser.
+    pub(crate) cors: Option<CorsSettings>,
+    /// Who may come in, by address.
+    pub(crate) ip_filter: IpFilterSettings,
+    /// Addresses of proxies whose `x-forwarded-for` counts, as in `10.0.0.0/8`.
+    pub(crate) proxies: Vec<String>,
+    /// Addresses of services of ours whose `x-tenant-id` counts without any credential, as in `10.0.0.7`: whoever can
+    /// send from there can be any tenant. Their `x-forwarded-for` counts too.
+    pub(crate) trusted_peers: Vec<String>,
+    /// How the issuers that tenants trust are asked for their keys.
+    pub(crate) issuers: IssuerSettings,
+    /// An authorization server to ask about tokens that say nothing themselves.
+    pub(crate) introspection: Option<IntrospectionSettings>,
     /// What clients may send.
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
@@ -114,8 +130,30 @@ impl Config {
         self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
     }
 
+    fn validate_chain(&self, findings: &mut Findings) {
+        if let Some(names) = &self.middleware {
+            gate::validate(names, self.open(), "middleware", findings);
+        }
+        let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
+        let of_tenants = self.tenants.iter().map(|tenant| &tenant.middleware).enumerate();
+        for (kind, (i, own)) in of_models.map(|own| ("models", own)).chain(of_tenants.map(|own| ("tenants", own))) {
+            if let Some(names) = own {
+                gate::validate_own(names, &format!("{kind}[{i}].middleware"), findings);
+            }
+        }
+        if let Some(cors) = &self.cors {
+            cors.validate("cors", findings);
+        }
+        self.ip_filter.validate("ip_filter", findings);
+        gate::ip_filter::networks(&self.proxies, "proxies", findings);
+        gate::ip_filter::networks(&self.trusted_peers, "trusted_peers", findings);
+    }
+
     fn has_keys(&self) -> bool {
-        self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
+        let any = |tenant: &TenantSettings| {
+            !tenant.keys.is_empty() || !tenant.jwt.is_empty() || !tenant.certificates.is_empty()
+        };
+        self.tenants.iter().any(any)
     }
 
     /// What the schema cannot say.
@@ -127,6 +165,7 @@ impl Config {
             "would serve everyone who can reach it without a key: add keys under `tenants`, or say `auth: none` if that is meant",
         );
         self.limits.validate("limits", findings);
+        self.validate_chain(findings);
         self.admin.validate("admin", findings);
         let tenants: Vec<&str> = self.tenants.iter().map(|tenant| tenant.id.as_str()).collect();
         self.scheduling.validate("scheduling", &tenants, findings);
@@ -146,13 +185,22 @@ impl Config {
         for (i, plan) in self.plans.iter().enumerate() {
             plan.validate(&format!("plans[{i}]"), &mut plans, findings);
         }
+        self.issuers.validate("issuers", findings);
+        if let Some(introspection) = &self.introspection {
+            introspection.validate("introspection", findings);
+        }
+        tenancy::identity::validate_all(&self.tenants, "tenants", findings);
+        let shown = self.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {
             tenant.validate(&format!("tenants[{i}]"), &self.plans, &mut ids, findings);
+            let keys = tenant.keys.iter().all(|key| key.certificates.is_empty());
+            let used = (keys && tenant.certificates.is_empty()) || shown;
+            let message = "means nothing without `listen.tls.client_ca`: clients are not asked for certificates";
+            findings.require(used, format!("tenants[{i}].certificates"), message);
         }
         if let Some(tls) = &self.listen.tls {
-            findings.require(tls.cert.exists(), "listen.tls.cert", format!("`{}` does not exist", tls.cert.display()));
-            findings.require(tls.key.exists(), "listen.tls.key", format!("`{}` does not exist", tls.key.display()));
+            tls.validate("listen.tls", findings);
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::listener::Tls;
-use access::{Cores, Door};
+use access::{Cores, Door, Machine};
 use arc_swap::ArcSwap;
 use infrastructure::config::Watch;
 use infrastructure::telemetry::Metrics;
+use kernel::fetch::Fetch;
 use kernel::sight::Gauges;
 use scheduling::Pool;
 use tenancy::Pepper;
@@ -32,6 +33,8 @@ pub(crate) struct Running {
     /// Loaded once: a new one would lock every key out.
     pub(crate) pepper: OnceLock<Pepper>,
     pub(crate) data_dir: PathBuf,
+    /// Asks issuers and authorization servers.
+    pub(crate) fetch: Arc<dyn Fetch>,
     pub(crate) listen: Listen,
 }
 
@@ -90,6 +93,19 @@ impl Running {
         }
     }
 
+    /// Has the keys of every issuer that a tenant trusts in good time.
+    pub(crate) async fn keep_keys(&self) {
+        let keys = Arc::clone(&self.state.credentials);
+        let (door, issuers) =
+            (&self.door, |machine: &Machine| machine.directory.identities().issuers().map(Into::into).collect());
+        keys.look_after(
+            Arc::clone(&self.fetch),
+            || door.machine().credentials.issuers().clone(),
+            || issuers(&door.machine()),
+        )
+        .await;
+    }
+
     /// The pepper, if this config has keys to know.
     fn pepper(&self, config: &Config) -> anyhow::Result<Option<Pepper>> {
         if config.tenants.is_empty() || self.pepper.get().is_some() {
@@ -117,7 +133,7 @@ impl Running {
             }
         }
         let admin_token = environment::admin_token(loaded.config.admin.token.as_ref(), &self.data_dir);
-        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper, admin_token);
+        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper, admin_token, &self.fetch);
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();
         for core in self.cores.handles() {

@@ -109,13 +109,9 @@ impl JwtSettings {
     fn overlaps(&self, other: &Self) -> bool {
         // Two tenants that read the same claim are told apart by it; two lists of clients by their members.
         let told = self.tenant_claim.is_some() && self.tenant_claim == other.tenant_claim;
-        let apart = |a: &[String], b: &[String]| {
-            !a.is_empty() && !b.is_empty() && !a.iter().any(|client| b.contains(client))
-        };
-        self.issuer == other.issuer
-            && self.audience == other.audience
-            && !told
-            && !apart(&self.clients, &other.clients)
+        let apart =
+            |a: &[String], b: &[String]| !a.is_empty() && !b.is_empty() && !a.iter().any(|client| b.contains(client));
+        self.issuer == other.issuer && self.audience == other.audience && !told && !apart(&self.clients, &other.clients)
     }
 
     /// What the words of a token's `scope_claim` allow.
@@ -306,7 +302,8 @@ mod tests {
             { "id": "b", "certificates": [{ "fingerprint": colons }, { "dns": "x.example" }, { "san": "spiffe://x/y" }] },
         ]);
         assert_eq!(faults(tenants), ["tenants[1].certificates[0]", "tenants[1].certificates[1]"]);
-        let wrong = json!([{ "id": "a", "certificates": [{ "fingerprint": "ab" }, { "dns": "*.example" }, { "san": "x" }] }]);
+        let wrong =
+            json!([{ "id": "a", "certificates": [{ "fingerprint": "ab" }, { "dns": "*.example" }, { "san": "x" }] }]);
         assert_eq!(faults(wrong).len(), 3);
     }
 
@@ -320,8 +317,10 @@ mod tests {
     #[test]
     fn the_words_of_a_scope_claim_mean_what_the_config_says() {
         let jwt = |scopes: serde_json::Value| -> JwtSettings {
-            serde_json::from_value(json!({ "issuer": "https://i", "audience": "a", "scope_claim": "scope", "scopes": scopes }))
-                .unwrap()
+            serde_json::from_value(
+                json!({ "issuer": "https://i", "audience": "a", "scope_claim": "scope", "scopes": scopes }),
+            )
+            .unwrap()
         };
         let words = || "admin llm.chat inference".split(' ');
         assert_eq!(*jwt(json!({})).scopes(words()), [Scope::Inference, Scope::Admin]);

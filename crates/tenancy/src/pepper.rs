@@ -93,7 +93,9 @@ mod tests {
         let secrets = [a.signing_secret("k1"), a.signing_secret("k2"), b.signing_secret("k1")];
         assert_eq!(a.signing_secret("k1"), secrets[0]);
         assert!(secrets[0] != secrets[1] && secrets[0] != secrets[2]);
-        assert!(secrets.iter().all(|secret| secret.expose().len() == 64 && secret.expose().starts_with(SIGNING_PREFIX)));
+        assert!(
+            secrets.iter().all(|secret| secret.expose().len() == 64 && secret.expose().starts_with(SIGNING_PREFIX))
+        );
         // Clients keep it: it must never change for a pepper and an id.
         let known = "sk-sign-b3b56065f2f5e5588c777b318164498abf9acdbb0cd9fc8dc897aed3";
         assert_eq!(secrets[0].expose(), known);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use kernel::contract::ModelLimits;
+use kernel::contract::{ModelLimits, Preprocess};
 use kernel::settings::Findings;
 use kernel::{Allow, Billing, Budget, CredentialKind, Limits, Origins, Priority, Terms};
 use schemars::JsonSchema;
@@ -57,6 +57,9 @@ pub struct PlanSettings {
     /// How calls are charged. Default: by the token, at the catalogue's prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing: Option<Billing>,
+    /// What is made of their requests before they are passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preprocess>,
     /// How much each of its tenants may spend.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
@@ -87,6 +90,9 @@ impl PlanSettings {
         budgets(&self.budgets, &format!("{path}.budgets"), findings);
         if let Some(billing) = &self.billing {
             billing.validate(&format!("{path}.billing"), findings);
+        }
+        if let Some(preprocess) = &self.preprocess {
+            preprocess.validate(&format!("{path}.preprocess"), findings);
         }
     }
 
@@ -122,6 +128,8 @@ pub(crate) fn terms(plan: Option<&PlanSettings>, tenant: &TenantSettings, key: &
         budgets: budgets.cloned().collect(),
         key_budgets: key.budgets.as_slice().into(),
         billing: Arc::new(plan.and_then(|plan| plan.billing.clone()).unwrap_or_default()),
+        middleware: tenant.middleware.as_ref().map(|list| list.as_slice().into()),
+        preprocess: plan.and_then(|plan| plan.preprocess.clone()).filter(Preprocess::any).map(Arc::new),
         key_priority: key.priority,
         priority: plan.map_or(base.priority, |plan| plan.priority),
         priority_max: plan.map_or(base.priority_max, |plan| plan.priority_max),

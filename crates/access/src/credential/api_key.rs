@@ -4,7 +4,7 @@ use tenancy::key;
 
 use super::{Desk, Found, Shown, refused};
 
-pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
+pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
     // A bearer token that is somebody else's trade is no key, whether it is any good or not.
     let bearer = shown.bearer.filter(|token| !super::jwt::is_one(token, desk) && !super::introspection::is_one(token, desk));
     let Some(key) = bearer.or(shown.plain) else { return Found::Absent };

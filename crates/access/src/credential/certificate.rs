@@ -1,7 +1,5 @@
 //! Certificates that clients show on the connection. TLS has verified them; here is asked whose they are.
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use kernel::error::Kind as ErrorKind;
 use kernel::{Error, Origin};
@@ -10,7 +8,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Desk, Found, Shown, refused, seconds};
-use crate::listener::Peer;
 
 /// Bound: names looked at in one certificate.
 const NAMES_MAX: usize = 32;
@@ -24,8 +21,8 @@ pub struct Certificate {
     until: i64,
 }
 
-pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
-    let Some(certificate) = shown.peer().and_then(Peer::certificate) else { return Found::Absent };
+pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
+    let Some(certificate) = &shown.peer.certificate else { return Found::Absent };
     let owner = desk.directory.identities().certificate(&certificate.names);
     // Where every client has a certificate and only some stand for a tenant, keys and tokens say whose a call is.
     let alone = shown.bearer.or(shown.plain).is_none() && !super::signature::is_there(shown.head);
@@ -49,7 +46,7 @@ pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
 
 impl Certificate {
     /// Reads the end of a verified chain; `None` where it cannot be read here.
-    pub(crate) fn read(der: &[u8]) -> Option<Arc<Self>> {
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let fingerprint: String = digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let mut names = vec![CertificateName::Fingerprint(fingerprint)];
@@ -60,6 +57,6 @@ impl Certificate {
             GeneralName::DNSName(name) => Some(CertificateName::Dns((*name).to_owned()).plain()),
             _ => None,
         }));
-        Some(Arc::new(Self { names, until: certificate.validity().not_after.timestamp() }))
+        Some(Self { names, until: certificate.validity().not_after.timestamp() })
     }
 }

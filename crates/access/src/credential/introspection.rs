@@ -66,14 +66,14 @@ enum Outcome {
 }
 
 /// Whether a bearer token is for this kind to judge: a server is there to ask, and it is neither a signed token nor a key.
-pub(super) fn is_one(token: &str, desk: &Desk<'_>) -> bool {
+pub(super) fn is_one(token: &str, desk: Desk<'_>) -> bool {
     desk.credentials.introspection.is_some()
         && !jwt::is_one(token, desk)
         && !tenancy::key::is_ours(token)
         && desk.directory.find(token).is_none()
 }
 
-pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
+pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
     let Some(server) = &desk.credentials.introspection else { return Found::Absent };
     let Some(token) = shown.bearer.filter(|token| is_one(token, desk)) else { return Found::Absent };
     // RFC 6750 §2.1: what else a token may be made of.
@@ -179,7 +179,7 @@ impl Introspection {
     }
 
     /// Whose an answer says the token is.
-    fn owner(&self, answer: &Answer, desk: &Desk<'_>) -> Result<Caller> {
+    fn owner(&self, answer: &Answer, desk: Desk<'_>) -> Result<Caller> {
         let claims = answer.claims.as_ref().ok_or_else(not_known)?;
         let bindings = desk.directory.identities().issuer(&self.settings.issuer);
         jwt::owner(bindings, claims, !self.settings.without_audience)

@@ -61,11 +61,11 @@ impl Tokens {
 }
 
 /// Whether a bearer token is for this kind to judge: it has a token's form, and some tenant trusts an issuer.
-pub(super) fn is_one(token: &str, desk: &Desk<'_>) -> bool {
+pub(super) fn is_one(token: &str, desk: Desk<'_>) -> bool {
     desk.directory.identities().trusts_tokens() && token::looks_like_one(token)
 }
 
-pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
+pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
     let Some(text) = shown.bearer.filter(|token| is_one(token, desk)) else { return Found::Absent };
     let (tokens, now) = (&desk.credentials.state.tokens, seconds());
     let print = recall::print(text);
@@ -92,7 +92,7 @@ pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
 }
 
 /// Checks everything about a token that does not depend on the tenant.
-fn verify(text: &str, desk: &Desk<'_>, now: i64) -> Result<Verified, Obstacle> {
+fn verify(text: &str, desk: Desk<'_>, now: i64) -> Result<Verified, Obstacle> {
     let token = Token::read(text).map_err(|message| Obstacle::Refused(refused(message)))?;
     let name = token.claims.text("iss").ok_or_else(|| Obstacle::Refused(refused(MISSING)))?;
     if desk.directory.identities().issuer(name).is_empty() {
@@ -136,7 +136,7 @@ fn times(claims: &Members, now: i64) -> Result<i64, &'static str> {
 fn admit(
     verified: Verified,
     print: recall::Print,
-    desk: &Desk<'_>,
+    desk: Desk<'_>,
     now: i64,
 ) -> Result<(Caller, CredentialKind), Error> {
     let bindings = desk.directory.identities().issuer(verified.issuer.name());

@@ -1,9 +1,9 @@
-//! The sections `issuers:`, `introspection:` and `trusted_peers:`.
+//! The sections `issuers:` and `introspection:`.
 
 use std::path::PathBuf;
 
 use kernel::settings::{Findings, Millis, Secret};
-use kernel::{Network, fetch};
+use kernel::fetch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,13 +92,5 @@ impl IntrospectionSettings {
         }
         let fits = (1..=30_000).contains(&self.timeout_ms.0);
         findings.require(fits, format!("{path}.timeout_ms"), "must be between 1 and 30000: calls wait for it");
-    }
-}
-
-/// The section `trusted_peers:`.
-pub fn validate_peers(list: &[String], path: &str, findings: &mut Findings) {
-    for (i, text) in list.iter().enumerate() {
-        let message = "must be an address or a range of them, as in 10.0.0.0/8, with zeros behind the prefix";
-        findings.require(Network::parse(text).is_some(), format!("{path}[{i}]"), message);
     }
 }

@@ -22,7 +22,6 @@ use self::fields::{Bare, List};
 pub(super) use self::nonces::Nonces;
 pub use self::sign::{Request, SignFault, Signed, sign};
 use super::{Desk, Found, Shown, refused, seconds};
-use crate::listener::Peer;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
@@ -45,7 +44,7 @@ const KEY_ID_MAX: usize = 128;
 
 /// What a verified signature says about the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Promise {
+pub(crate) enum Promise {
     /// Nothing was signed.
     Nothing,
     /// There is none.
@@ -59,7 +58,7 @@ pub(super) fn is_there(head: &Parts) -> bool {
     head.headers.contains_key(SIGNATURE_INPUT) || head.headers.contains_key(SIGNATURE)
 }
 
-pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
+pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
     if !is_there(shown.head) {
         return Found::Absent;
     }
@@ -70,7 +69,7 @@ pub(super) fn find<'a>(shown: &'a Shown<'a>, desk: &'a Desk<'a>) -> Found<'a> {
 }
 
 /// Verifies all that is in the head.
-fn verify_head<'a>(shown: &Shown<'_>, desk: &Desk<'_>, now: i64) -> Result<Found<'a>> {
+fn verify_head<'a>(shown: Shown<'_>, desk: Desk<'_>, now: i64) -> Result<Found<'a>> {
     let headers = &shown.head.headers;
     let input = base::combined(headers, &SIGNATURE_INPUT).ok_or_else(|| malformed("`Signature-Input` is missing."))?;
     let tags = base::combined(headers, &SIGNATURE).ok_or_else(|| malformed("`Signature` is missing."))?;
@@ -80,8 +79,8 @@ fn verify_head<'a>(shown: &Shown<'_>, desk: &Desk<'_>, now: i64) -> Result<Found
     let tag = tags.iter().find(|(name, _)| name == label).map(|(_, tag)| tag);
     let tag = tag.ok_or_else(|| malformed("`Signature` has no signature with the label of `Signature-Input`."))?;
     let claims = Claims::read(list, now)?;
-    let secure = shown.peer().is_some_and(Peer::secure);
-    let base = base::of(shown.head, secure, list).map_err(|message| malformed(message))?;
+    let secure = shown.peer.secure;
+    let base = base::of(shown.head, secure, list).map_err(malformed)?;
     let promise = promised(shown, list)?;
     // Done for every id, known or not: how long it takes says nothing about which there are.
     let secret = desk.directory.signing_secret(claims.key).ok_or_else(not_verified)?;
@@ -94,14 +93,14 @@ fn verify_head<'a>(shown: &Shown<'_>, desk: &Desk<'_>, now: i64) -> Result<Found
 }
 
 /// Checks the body against a promise.
-pub(super) fn verify_body(promise: &Promise, body: &Bytes) -> Result<()> {
+pub(super) fn verify_body(promise: Promise, body: &Bytes) -> Result<()> {
     match promise {
         Promise::Nothing => Ok(()),
         Promise::Empty if body.is_empty() => Ok(()),
         Promise::Empty => Err(malformed("The request has a body, and its signature does not cover `content-digest`.")),
         Promise::Digest(promised) => {
             let found = digest(&SHA256, body);
-            constant_time::verify_slices_are_equal(found.as_ref(), promised).map_err(|_| {
+            constant_time::verify_slices_are_equal(found.as_ref(), &promised).map_err(|_| {
                 refused("The body is not the one that was signed: its SHA-256 is not the one in `Content-Digest`.")
             })
         }
@@ -119,7 +118,7 @@ fn chosen(inputs: &[(String, List)]) -> Result<(&str, &List)> {
 }
 
 /// What the signature says about the body; its digest is read here and compared when the body is there.
-fn promised(shown: &Shown<'_>, list: &List) -> Result<Promise> {
+fn promised(shown: Shown<'_>, list: &List) -> Result<Promise> {
     if !list.items.iter().any(|item| item == DIGEST) {
         return Ok(Promise::Empty);
     }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,12 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Peer, Tls};
 use super::alarm::Alarm;
 use super::turn::{OurTurn, Turns, Watched};
+use super::{Peer, Tls};
 use crate::Door;
 use crate::announcement::Announcement;
-use crate::credential::certificate::Certificate;
+use crate::credential::Certificate;
 use crate::door::{Arriving, FramedTwice, Outgoing};
 use crate::settings::LimitSettings;
 
@@ -51,8 +50,9 @@ pub(super) struct Manners {
 }
 
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
-pub(super) async fn serve(stream: std::net::TcpStream, address: SocketAddr, manners: Manners) {
+pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let mut ending = pin!(manners.ending.listen());
     let limits = manners.door.machine().limits.clone();
     let patience = limits.header_timeout_ms.duration();
@@ -65,11 +65,12 @@ pub(super) async fn serve(stream: std::net::TcpStream, address: SocketAddr, mann
             };
             let Ok(Ok(stream)) = accepted else { return };
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let peer = Peer::secured(address, shown.and_then(|certificate| Certificate::read(certificate)));
+            let certificate = shown.and_then(|certificate| Certificate::read(certificate));
+            let peer = Arc::new(Peer { address, secure: true, certificate });
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                Box::pin(h2(stream, peer, manners, &limits)).await;
+                Box::pin(h2(stream, manners, peer, &limits)).await;
             } else {
-                Box::pin(h1(stream, peer, manners, &limits)).await;
+                Box::pin(h1(stream, manners, peer, &limits)).await;
             }
         }
         None => {
@@ -77,10 +78,10 @@ pub(super) async fn serve(stream: std::net::TcpStream, address: SocketAddr, mann
                 spoken = tokio::time::timeout(patience, speaks_h2(&stream)) => spoken,
                 () = ending.as_mut() => return,
             };
-            let peer = Peer::plain(address);
+            let peer = Arc::new(Peer { address, secure: false, certificate: None });
             match spoken {
-                Ok(Ok(true)) => Box::pin(h2(stream, peer, manners, &limits)).await,
-                Ok(Ok(false)) => h1(stream, peer, manners, &limits).await,
+                Ok(Ok(true)) => Box::pin(h2(stream, manners, peer, &limits)).await,
+                Ok(Ok(false)) => h1(stream, manners, peer, &limits).await,
                 Ok(Err(_)) | Err(_) => {}
             }
         }
@@ -103,8 +104,8 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
 
 async fn h1(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
     manners: Manners,
+    peer: Arc<Peer>,
     limits: &LimitSettings,
 ) {
     let turns = Turns::new();
@@ -115,10 +116,9 @@ async fn h1(
         builder.max_headers(usize::from(limits.headers_max));
     }
     let (door, served) = (Arc::clone(&manners.door), turns.clone());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let (door, turns) = (Arc::clone(&door), served.clone());
-        request.extensions_mut().insert(peer.clone());
-        async move { Ok::<_, Infallible>(exchange(door, request, &turns).await) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (door, turns, peer) = (Arc::clone(&door), served.clone(), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(exchange(door, request, &turns, &peer).await) }
     });
     // Boxed, so that a task has the size of what it does and not of the largest of all protocols.
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(Watched::new(stream, turns.clone())), service));
@@ -151,14 +151,19 @@ async fn h1(
 }
 
 /// One request on an HTTP/1.1 connection.
-async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) -> Response<Guarded<OurTurn>> {
+async fn exchange(
+    door: Arc<Door>,
+    request: Request<Incoming>,
+    turns: &Turns,
+    peer: &Peer,
+) -> Response<Guarded<OurTurn>> {
     let (turn, two_lengths) = turns.take();
     let (mut head, body) = request.into_parts();
     let chunked = head.headers.contains_key(TRANSFER_ENCODING);
     if two_lengths && chunked {
         head.extensions.insert(FramedTwice);
     }
-    let mut response = door.handle(head, body).await.map(|body| Guarded { body, _guard: turn });
+    let mut response = door.handle(head, body, peer).await.map(|body| Guarded { body, _guard: turn });
     if chunked {
         // Who before us counted the body's bytes otherwise must not have the rest taken for a request (RFC 9112 §6.3).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -168,8 +173,8 @@ async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) ->
 
 async fn h2(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
     manners: Manners,
+    peer: Arc<Peer>,
     limits: &LimitSettings,
 ) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -182,9 +187,8 @@ async fn h2(
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING);
     let door = Arc::clone(&manners.door);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let door = Arc::clone(&door);
-        request.extensions_mut().insert(peer.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (door, peer) = (Arc::clone(&door), Arc::clone(&peer));
         async move {
             let (head, body) = request.into_parts();
             // Each stream is a task of its own, to be woken by itself.
@@ -194,7 +198,7 @@ async fn h2(
                 Poll::Ready(())
             })
             .await;
-            Ok::<_, Infallible>(door.handle(head, body).await.map(|body| Guarded { body, _guard: closing }))
+            Ok::<_, Infallible>(door.handle(head, body, &peer).await.map(|body| Guarded { body, _guard: closing }))
         }
     });
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));

@@ -111,7 +111,7 @@ impl Core {
                 let counted = Counted(Arc::clone(&counter));
                 let manners = Manners { door: Arc::clone(&door), tls: tls.load_full(), ending: Arc::clone(&ending) };
                 tokio::spawn(async move {
-                    connection::serve(incoming.stream, incoming.address, manners).await;
+                    connection::serve(incoming.stream, manners).await;
                     drop((counted, incoming.place));
                 });
             }

@@ -112,10 +112,10 @@ impl Keys {
 
     /// Whether every key here is in `newer` too: what was verified with these still is.
     pub(super) fn all_in(&self, newer: &Self) -> bool {
-        let named = |(kid, keys): (&Box<str>, &Vec<Key>)| {
+        let named = |kid: &str, keys: &[Key]| {
             newer.named.get(kid).is_some_and(|newer| keys.iter().all(|key| newer.contains(key)))
         };
-        self.named.iter().all(named) && self.unnamed.iter().all(|key| newer.unnamed.contains(key))
+        self.named.iter().all(|(kid, keys)| named(kid, keys)) && self.unnamed.iter().all(|key| newer.unnamed.contains(key))
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn print(token: &str) -> Print {
 
 impl Recall {
     /// Whose a token is that was verified before and still would be.
-    pub(super) fn find(&self, print: &Print, now: i64, desk: &Desk<'_>) -> Option<(Caller, CredentialKind)> {
+    pub(super) fn find(&self, print: &Print, now: i64, desk: Desk<'_>) -> Option<(Caller, CredentialKind)> {
         let serial = desk.directory.identities().serial();
         let mut shard = self.shard(print);
         let remembered = shard.find(print, now)?;
@@ -85,7 +85,7 @@ impl Recall {
 }
 
 /// The same token by the rules of another directory; `None` where it must be verified anew.
-fn again(remembered: &Remembered, desk: &Desk<'_>) -> Option<Remembered> {
+fn again(remembered: &Remembered, desk: Desk<'_>) -> Option<Remembered> {
     let verified = Arc::clone(&remembered.verified);
     let (name, identities) = (verified.issuer.name(), desk.directory.identities());
     let bindings = identities.issuer(name);
