@@ -32,8 +32,8 @@ use crate::door::Said;
 use crate::listener::Peer;
 
 pub use self::certificate::Certificate;
-pub(crate) use self::signature::Promise;
 pub use self::settings::{IntrospectionSettings, IssuerSettings};
+pub(crate) use self::signature::Promise;
 
 /// One kind of credential: does the request carry it, and whose is it?
 struct Kind {
@@ -220,9 +220,8 @@ fn stranger(shown: Shown<'_>, desk: Desk<'_>) -> Result<Identity> {
 
 /// Several credentials must be of one tenant, and of one key where both are made of a key.
 fn agree(first: &Identity, other: &Caller, by: CredentialKind) -> Result<()> {
-    let of_key = |kind: Option<CredentialKind>| {
-        matches!(kind, Some(CredentialKind::Signature | CredentialKind::ApiKey))
-    };
+    let of_key =
+        |kind: Option<CredentialKind>| matches!(kind, Some(CredentialKind::Signature | CredentialKind::ApiKey));
     let same_key = !of_key(first.by) || !of_key(Some(by)) || first.caller.key == other.key;
     if first.caller.tenant == other.tenant && same_key {
         return Ok(());
@@ -281,7 +280,8 @@ pub(crate) fn challenge(error: &Error) -> HeaderValue {
         return bare;
     }
     // The grammar knows no escapes: what would need one is left out.
-    let described: String = error.message.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
+    let described: String =
+        error.message.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
     let text = format!("Bearer realm=\"sluice\", error=\"invalid_token\", error_description=\"{described}\"");
     HeaderValue::from_str(&text).unwrap_or(bare)
 }

@@ -28,14 +28,8 @@ use crate::door::{Machine, Outgoing, Said, Target, Visit};
 use crate::listener::Peer;
 
 /// Every gate. The order is the one of a config that does not say.
-pub const KINDS: &[Kind<Row>] = &[
-    access_log::KIND,
-    cors::KIND,
-    ip_filter::KIND,
-    authenticate::KIND,
-    verify_signature::KIND,
-    preprocess::KIND,
-];
+pub const KINDS: &[Kind<Row>] =
+    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, verify_signature::KIND, preprocess::KIND];
 
 /// What a row of the table says beside the name.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +172,8 @@ pub fn validate(names: &[GateName], open: bool, path: &str, findings: &mut Findi
     }
     let (authenticates, verifies) = (authenticate::KIND.name, verify_signature::KIND.name);
     if list.contains(&authenticates) && !list.contains(&verifies) {
-        let message = "lets a body be swapped under a good signature: `verify_signature` must stand behind `authenticate`";
+        let message =
+            "lets a body be swapped under a good signature: `verify_signature` must stand behind `authenticate`";
         findings.add(path, message);
     }
 }

@@ -6,7 +6,8 @@ use super::{Desk, Found, Shown, refused};
 
 pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
     // A bearer token that is somebody else's trade is no key, whether it is any good or not.
-    let bearer = shown.bearer.filter(|token| !super::jwt::is_one(token, desk) && !super::introspection::is_one(token, desk));
+    let bearer =
+        shown.bearer.filter(|token| !super::jwt::is_one(token, desk) && !super::introspection::is_one(token, desk));
     let Some(key) = bearer.or(shown.plain) else { return Found::Absent };
     match desk.directory.find(key) {
         Some(caller) => Found::Known(caller.clone(), None),

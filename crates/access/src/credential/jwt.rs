@@ -143,7 +143,8 @@ fn admit(
     let caller = owner(bindings, &verified.claims, true)?;
     let by = kind(verified.access_token, &caller);
     let (known, until) = ((caller.clone(), by), verified.until);
-    let remembered = Remembered { verified: Arc::new(verified), caller, by, serial: desk.directory.identities().serial() };
+    let remembered =
+        Remembered { verified: Arc::new(verified), caller, by, serial: desk.directory.identities().serial() };
     desk.credentials.state.tokens.recall.keep(print, remembered, until, now);
     Ok(known)
 }
@@ -168,9 +169,10 @@ pub(super) fn owner(bindings: &[Binding], claims: &Members, audience: bool) -> R
     let client = claims.text("client_id").or_else(|| claims.text("azp"));
     let mut owners = meant.into_iter().filter(|binding| {
         let settings = &binding.settings;
-        let named = settings.tenant_claim.as_ref().is_none_or(|claim| {
-            claims.text(claim) == Some(binding.caller.tenant.as_str())
-        });
+        let named = settings
+            .tenant_claim
+            .as_ref()
+            .is_none_or(|claim| claims.text(claim) == Some(binding.caller.tenant.as_str()));
         let listed = |client: &str| settings.clients.iter().any(|listed| listed == client);
         named && (settings.clients.is_empty() || client.is_some_and(listed))
     });
@@ -188,7 +190,9 @@ fn user(binding: &Binding, claims: &Members) -> Result<Caller, Error> {
     if let Some(user) = claims.text(&settings.key_claim) {
         let plain = (1..=USER_MAX).contains(&user.len()) && !user.chars().any(char::is_control);
         if !plain {
-            return Err(refused("The token's user is no name: empty, longer than 128 bytes, or with control characters."));
+            return Err(refused(
+                "The token's user is no name: empty, longer than 128 bytes, or with control characters.",
+            ));
         }
         // Invariant: no API key's id has a colon in it, so nobody shares a key's limits by being named like it.
         caller.key = Some(KeyId::new(format!("user:{user}")));
@@ -217,6 +221,3 @@ impl Verified {
         self.issuer.still(self.generation)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use kernel::settings::{Findings, Millis, Secret};
 use kernel::fetch;
+use kernel::settings::{Findings, Millis, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -13,8 +13,8 @@ mod sign;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::{constant_time, hmac};
 use bytes::Bytes;
-use http::request::Parts;
 use http::HeaderName;
+use http::request::Parts;
 use kernel::error::Kind as ErrorKind;
 use kernel::{Error, KeyId, Origin, Result};
 
@@ -182,7 +182,9 @@ fn malformed(message: &'static str) -> Error {
 
 /// The same words for an id that is not known and a signature that is wrong.
 fn not_verified() -> Error {
-    refused("The signature is not right: not this key's secret, or not over what arrived. `sluice sign` makes one to compare.")
+    refused(
+        "The signature is not right: not this key's secret, or not over what arrived. `sluice sign` makes one to compare.",
+    )
 }
 
 /// Too many nonces of a key are kept for another.
@@ -196,6 +198,3 @@ fn too_many() -> Error {
 fn replayed() -> Error {
     refused("The signature was used before: each request needs a nonce of its own.")
 }
-
-#[cfg(test)]
-mod tests;

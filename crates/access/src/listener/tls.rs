@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use crate::settings::{ClientAuth, TlsSettings};
@@ -42,7 +42,8 @@ impl Tls {
         let certs = certificates(&settings.cert)?;
         let key = PrivateKeyDer::from_pem_file(&settings.key)
             .map_err(|fault| TlsError::Unreadable(settings.key.clone(), fault))?;
-        let mut config = ServerConfig::builder().with_client_cert_verifier(verifier(settings)?).with_single_cert(certs, key)?;
+        let mut config =
+            ServerConfig::builder().with_client_cert_verifier(verifier(settings)?).with_single_cert(certs, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }

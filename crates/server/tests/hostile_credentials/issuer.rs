@@ -141,13 +141,13 @@ pub(crate) fn token(header: &str, claims: &str, way: &Way<'_>) -> String {
 
 impl Issuer {
     /// Starts one that answers discovery and gives its keys.
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (rsa, p256, p384, ed) = (Key::rsa(), Key::p256(), Key::p384(), Key::ed());
         let mut only = rsa.jwk("rs-only");
         only["alg"] = "RS256".into();
         let keys =
             json!({ "keys": [rsa.jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed.jwk("ed"), only] }).to_string();
-        let server = Upstream::start(Plan::made(|_| Script::json(404, "{}"))).await;
+        let server = Upstream::start(Plan::made(|_| Script::json(404, "{}")));
         server.on_probe(Plan::made(move |request| {
             let host = request.header("host").unwrap_or_default();
             match request.path() {

@@ -35,11 +35,13 @@ struct Stage {
     others: Issuer,
     /// The ids of a key of each tenant, and of one that only signs.
     keys: [String; 3],
+    /// The whole of the one that only signs.
+    must_sign: String,
 }
 
 async fn stage() -> Stage {
-    let (ours, others) = (Issuer::start().await, Issuer::start().await);
-    let backend = Upstream::start(Plan::made(|_| Script::json(200, completion("m", "hi")))).await;
+    let (ours, others) = (Issuer::start(), Issuer::start());
+    let backend = Upstream::start(Plan::made(|_| Script::json(200, completion("m", "hi"))));
     let launch = Sluice::launch().env("SLUICE_KEY_PEPPER", PEPPER);
     let keys = [launch.key("acme"), launch.key("lab"), launch.key("acme")];
     let config = format!(
@@ -59,7 +61,8 @@ models:
     );
     let ids = keys.each_ref().map(|key| key.hash.split('.').next().unwrap().to_owned());
     let sluice = launch.config(config).start().await;
-    Stage { sluice, backend, ours, others, keys: ids }
+    let must_sign = keys[2].key.clone();
+    Stage { sluice, backend, ours, others, keys: ids, must_sign }
 }
 
 impl Stage {
@@ -459,9 +462,14 @@ async fn what_is_written_otherwise_but_means_the_same_is_let_in() {
 #[tokio::test]
 async fn a_key_that_must_sign_is_not_let_in_without() {
     let stage = stage().await;
-    let key = stage.sluice.launched();
-    let _ = key;
+    let bearer = format!("Bearer {}", stage.must_sign);
+    let answer = stage.with(&[("authorization", &bearer)]).await;
+    assert_eq!(answer.status(), 401);
+    assert!(answer.text().contains("must be signed"), "{}", answer.text());
     let now = now();
-    let request = Signed::post(&stage.secret(2), parameters(&stage.keys[2], "must-sign-01", now, now + 60));
+    let mut request = Signed::post(&stage.secret(2), parameters(&stage.keys[2], "must-sign-01", now, now + 60));
     assert_eq!(stage.send(&request.bytes()).await.status(), 200);
+    request.parameters = parameters(&stage.keys[2], "must-sign-02", now, now + 60);
+    request.more.push(("authorization".into(), bearer));
+    assert_eq!(stage.send(&request.bytes()).await.status(), 200, "the key beside its signature");
 }

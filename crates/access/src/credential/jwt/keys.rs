@@ -115,7 +115,8 @@ impl Keys {
         let named = |kid: &str, keys: &[Key]| {
             newer.named.get(kid).is_some_and(|newer| keys.iter().all(|key| newer.contains(key)))
         };
-        self.named.iter().all(|(kid, keys)| named(kid, keys)) && self.unnamed.iter().all(|key| newer.unnamed.contains(key))
+        self.named.iter().all(|(kid, keys)| named(kid, keys))
+            && self.unnamed.iter().all(|key| newer.unnamed.contains(key))
     }
 }
 
@@ -147,9 +148,7 @@ impl Key {
                 let point = [&[4], &x[..], &y[..]].concat();
                 (x.len() == size && y.len() == size).then_some(Material::Ec { curve, point })?
             }
-            "OKP" if jwk.text("crv")? == "Ed25519" => {
-                Material::Ed25519(bytes("x").filter(|point| point.len() == 32)?)
-            }
+            "OKP" if jwk.text("crv")? == "Ed25519" => Material::Ed25519(bytes("x").filter(|point| point.len() == 32)?),
             _ => return None,
         };
         let only = match jwk.get("alg") {

@@ -120,7 +120,9 @@ mod tests {
         assert_eq!(check("/", &["[::1]:8080"], false).unwrap(), "[::1]:8080");
         assert_eq!(check("http://a.example/x", &[], false).unwrap(), "a.example");
         assert_eq!(check("http://a.example/x", &["A.example"], false).unwrap(), "a.example");
-        for (uri, hosts) in [("/", &[][..]), ("/", &["a", "a"]), ("http://a/x", &["b"]), ("/", &["u@a"]), ("/", &["a b"])] {
+        for (uri, hosts) in
+            [("/", &[][..]), ("/", &["a", "a"]), ("http://a/x", &["b"]), ("/", &["u@a"]), ("/", &["a b"])]
+        {
             assert!(check(uri, hosts, false).is_err(), "{uri} {hosts:?}");
         }
     }

@@ -256,7 +256,10 @@ mod tests {
     fn a_list_is_written_the_one_way_however_it_arrived() {
         let plain = r#"sig=("@method" "a");created=12;x="q\"\\";y;z=?0;b=:AAE=:;t=a/b"#;
         assert_eq!(written(plain).unwrap(), [plain]);
-        assert_eq!(written("  sig=(  \"@method\"   \"a\" ); created=12").unwrap(), ["sig=(\"@method\" \"a\");created=12"]);
+        assert_eq!(
+            written("  sig=(  \"@method\"   \"a\" ); created=12").unwrap(),
+            ["sig=(\"@method\" \"a\");created=12"]
+        );
         assert_eq!(written("a=();y=?1 ,\tb=()").unwrap(), ["a=();y", "b=()"]);
     }
 

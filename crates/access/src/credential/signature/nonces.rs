@@ -52,7 +52,8 @@ impl Nonces {
         }
         let Some(spent) = shard.get_mut(key) else { return Err(too_many()) };
         self.all.fetch_sub(spent.forget(now), Ordering::Relaxed);
-        let print = digest(&SHA256, nonce.as_bytes()).as_ref().first_chunk().map_or(0, |print| u128::from_le_bytes(*print));
+        let print =
+            digest(&SHA256, nonce.as_bytes()).as_ref().first_chunk().map_or(0, |print| u128::from_le_bytes(*print));
         if spent.0.iter().any(|(_, nonces)| nonces.contains(&print)) {
             return Err(replayed());
         }
