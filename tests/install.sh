@@ -12,10 +12,11 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/sluice-tests
 LLAMA=$CACHE/llama
 VENV=$CACHE/venv
 NODE=$HERE/sdk/node
+OIDC=$HERE/parts/oidc
 
 case ${1:-} in
 '') ;;
---again) rm -rf "$CACHE" "$NODE/node_modules" ;;
+--again) rm -rf "$CACHE" "$NODE/node_modules" "$OIDC/node_modules" ;;
 --paths)
     printf 'CACHE=%q\nVENV=%q\nLLAMA=%q\n' "$CACHE" "$VENV" "$LLAMA"
     exit 0
@@ -57,6 +58,7 @@ advice() {
         "the path and say SLUICE_TESTS_LLAMA=/path/to/llama-server" ;;
     models) echo "needs Python 3.9 or newer and 70 MB free in $CACHE" ;;
     python) echo "needs Python 3.11 with venv, and a package index that has what tests/requirements.txt names" ;;
+    oidc) echo "needs Node 20 with npm, and a registry that has what tests/parts/oidc/package-lock.json names" ;;
     node) echo "needs Node 20 with npm, and a registry that has what tests/sdk/node/package-lock.json names" ;;
     esac
 }
@@ -139,6 +141,9 @@ install_python() {
 
 install_node() { (cd "$NODE" && npm ci --no-audit --no-fund); }
 
+# An OpenID provider, for tokens.
+install_oidc() { (cd "$OIDC" && npm ci --no-audit --no-fund); }
+
 # === all of it ===
 
 # once NAME FUNCTION KEY WHAT: a part that is done again only when its KEY changes.
@@ -171,4 +176,6 @@ once models install_models "$(digest "$HERE/parts/tiny_gguf.py")" "generated mod
 once python install_python "$(python3 -V) $(digest "$HERE/requirements.txt")" "pytest, openai SDK, httpx in a virtual environment"
 [ -d "$NODE/node_modules/openai" ] && [ -d "$NODE/node_modules/playwright-core" ] || rm -f "$CACHE/node.stamp"
 once node install_node "$NODE $(digest "$NODE/package-lock.json")" "openai SDK and playwright for Node in tests/sdk/node/node_modules"
+[ -d "$OIDC/node_modules/oidc-provider" ] || rm -f "$CACHE/oidc.stamp"
+once oidc install_oidc "$OIDC $(digest "$OIDC/package-lock.json")" "oidc-provider, 3 MB, in tests/parts/oidc/node_modules"
 echo "llama.cpp: $(head -n 1 "$CACHE/llama.version")"

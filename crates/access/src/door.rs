@@ -1,7 +1,6 @@
 //! One request's visit: from its head to the last byte of its answer.
 
 mod arrival;
-pub(crate) mod credentials;
 pub(crate) mod head;
 mod outgoing;
 mod route;
@@ -36,6 +35,7 @@ pub(crate) use self::said::Said;
 use self::service::{Service, Services};
 pub(crate) use self::visit::Visit;
 use crate::announcement::Announcement;
+use crate::credential::Credentials;
 use crate::gate::cors::Cors;
 use crate::gate::ip_filter::IpFilter;
 use crate::gate::{Chain, Entry};
@@ -55,6 +55,8 @@ pub struct Machine {
     pub register: Arc<Register>,
     /// Whether callers must show who they are; without a word, as soon as anybody is known.
     pub auth: Option<Auth>,
+    /// By which credentials beside keys.
+    pub credentials: Credentials,
     /// What every request passes.
     pub chain: Chain,
     /// Plain services, by path.
@@ -63,8 +65,8 @@ pub struct Machine {
     pub cors: Option<Cors>,
     /// Who may come in, by address.
     pub ip_filter: IpFilter,
-    /// Peers whose word counts for who is behind them.
-    pub trusted_peers: Vec<Network>,
+    /// Peers whose `x-forwarded-for` counts.
+    pub proxies: Vec<Network>,
     /// Whether anybody can answer.
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
@@ -158,10 +160,10 @@ impl Door {
     pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B, peer: &Peer) -> Response<Outgoing> {
         let machine = self.machine.load_full();
         let mut said = Said::read(&head.headers, &machine.forward);
-        let address = peer.address.map(|address| said.origin(address, &machine.trusted_peers));
+        let address = peer.address.map(|address| said.origin(address, &machine.proxies));
         let mut visit = Visit::begin(&head, said.request_id, address, Arc::clone(&self.sink), self.enter());
         let answered = {
-            let mut answer = pin!(self.answer(&machine, (&head, &mut said), body, &mut visit));
+            let mut answer = pin!(self.answer(&machine, (&head, &mut said, peer), body, &mut visit));
             std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Pending if self.closing.said() => Poll::Ready(Err(stopping())),
                 answered => answered,
@@ -174,7 +176,7 @@ impl Door {
     async fn answer<B: Arriving>(
         &self,
         machine: &Machine,
-        (head, said): (&Parts, &mut Said<'_>),
+        (head, said, peer): (&Parts, &mut Said<'_>, &Peer),
         body: B,
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
@@ -193,7 +195,8 @@ impl Door {
             };
             return Ok(head::plain(status, text, visit.leave()));
         }
-        let entry = Entry { machine, head, said, target: target.as_ref().ok(), visit };
+        let directory = machine.register.directory_full();
+        let entry = Entry { machine, directory: &directory, head, said, peer, target: target.as_ref().ok(), visit };
         if let Some(answer) = machine.chain.enter(entry).await? {
             return Ok(answer);
         }
@@ -218,6 +221,7 @@ impl Door {
         let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
+        machine.chain.body(visit, &bytes)?;
         let call = arrival::understand(bytes, arrival::envelope(said, operation), &*self.workers).await?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
         let known = machine.roster.models.get(&call.model).filter(|model| !model.service);

@@ -11,6 +11,7 @@ pub mod core;
 pub mod ctx;
 pub mod error;
 pub mod explain;
+pub mod fetch;
 pub mod fleet;
 pub mod health;
 pub mod ids;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use access::credential::{IntrospectionSettings, IssuerSettings};
 use access::{
     AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, Service, Services,
     gate,
@@ -42,7 +43,14 @@ pub(crate) struct Config {
     /// Who may come in, by address.
     pub(crate) ip_filter: IpFilterSettings,
     /// Addresses of proxies whose `x-forwarded-for` counts, as in `10.0.0.0/8`.
+    pub(crate) proxies: Vec<String>,
+    /// Addresses of services of ours whose `x-tenant-id` counts without any credential, as in `10.0.0.7`: whoever can
+    /// send from there can be any tenant. Their `x-forwarded-for` counts too.
     pub(crate) trusted_peers: Vec<String>,
+    /// How the issuers that tenants trust are asked for their keys.
+    pub(crate) issuers: IssuerSettings,
+    /// An authorization server to ask about tokens that say nothing themselves.
+    pub(crate) introspection: Option<IntrospectionSettings>,
     /// What clients may send.
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
@@ -169,11 +177,15 @@ impl Config {
             cors.validate("cors", findings);
         }
         self.ip_filter.validate("ip_filter", findings);
+        gate::ip_filter::networks(&self.proxies, "proxies", findings);
         gate::ip_filter::networks(&self.trusted_peers, "trusted_peers", findings);
     }
 
     fn has_keys(&self) -> bool {
-        self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
+        let any = |tenant: &TenantSettings| {
+            !tenant.keys.is_empty() || !tenant.jwt.is_empty() || !tenant.certificates.is_empty()
+        };
+        self.tenants.iter().any(any)
     }
 
     /// What the config declares for the register.
@@ -222,13 +234,22 @@ impl Config {
             register::validate_price(price, &format!("prices[{i}]"), findings);
         }
         self.storage.validate("storage", data_dir, findings);
+        self.issuers.validate("issuers", findings);
+        if let Some(introspection) = &self.introspection {
+            introspection.validate("introspection", findings);
+        }
+        tenancy::identity::validate_all(&self.tenants, "tenants", findings);
+        let shown = self.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {
             tenant.validate(&format!("tenants[{i}]"), &self.plans, &mut ids, findings);
+            let keys = tenant.keys.iter().all(|key| key.certificates.is_empty());
+            let used = (keys && tenant.certificates.is_empty()) || shown;
+            let message = "means nothing without `listen.tls.client_ca`: clients are not asked for certificates";
+            findings.require(used, format!("tenants[{i}].certificates"), message);
         }
         if let Some(tls) = &self.listen.tls {
-            findings.require(tls.cert.exists(), "listen.tls.cert", format!("`{}` does not exist", tls.cert.display()));
-            findings.require(tls.key.exists(), "listen.tls.key", format!("`{}` does not exist", tls.key.display()));
+            tls.validate("listen.tls", findings);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tenants, their keys and their plans. Limits, prices and the ledger have their place here; HTTP has not.
 
 pub mod directory;
+pub mod identity;
 mod keep;
 pub mod key;
 pub mod pepper;
@@ -11,6 +12,7 @@ pub mod shape;
 pub mod when;
 
 pub use directory::{KeySettings, TenantSettings};
+pub use identity::{CertificateName, Identities, JwtSettings};
 pub use keep::keep;
 pub use key::NewKey;
 pub use pepper::Pepper;

@@ -121,6 +121,11 @@ impl Register {
         self.directory.load()
     }
 
+    /// The same, for those who keep it over a wait.
+    pub fn directory_full(&self) -> Arc<Directory> {
+        self.directory.load_full()
+    }
+
     /// The caller a key belongs to.
     ///
     /// # Errors

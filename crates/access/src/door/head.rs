@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Machine, Outgoing, Visit};
 use crate::announcement::Announcement;
-use crate::explanation;
+use crate::{credential, explanation};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-sluice-model");
@@ -75,7 +75,7 @@ pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Resp
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
     match error.kind {
-        Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, credential::challenge(error))),
         Kind::WrongMethod => drop(HeaderValue::from_str(&error.cause).map(|allowed| headers.insert(ALLOW, allowed))),
         // Part of the body may still be on its way: the connection cannot be used again.
         Kind::TooLarge | Kind::SlowRequest | Kind::Invalid
