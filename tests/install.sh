@@ -74,6 +74,8 @@ missing_packages() {
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v ps >/dev/null || wanted+=(procps)
     { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || wanted+=(nginx-light)
+    # The server itself; Debian keeps it off the path.
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
     echo "${wanted[*]}"
@@ -154,7 +156,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 
 echo "test parts in $CACHE:"
 needed=$(missing_packages)
-if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx"; fi
+if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, postgresql"; fi
 if [ -n "${SLUICE_TESTS_LLAMA:-}" ]; then
     "$HERE/parts/llama.sh" --version >"$CACHE/llama.version" 2>&1 || fail "$SLUICE_TESTS_LLAMA --version failed"
 else
