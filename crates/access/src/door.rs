@@ -3,6 +3,7 @@
 mod arrival;
 mod credentials;
 mod head;
+mod limits;
 mod outgoing;
 mod route;
 mod said;
@@ -24,7 +25,7 @@ use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
 use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
-use tenancy::Directory;
+use tenancy::{Directory, Limiter};
 use tokio::sync::futures::OwnedNotified;
 
 pub use self::arrival::Arriving;
@@ -47,6 +48,8 @@ pub struct Machine {
     pub roster: Arc<Roster>,
     /// Who may call.
     pub directory: Directory,
+    /// How much they may.
+    pub limiter: Arc<Limiter>,
     /// Whether anyone may.
     pub open: bool,
     /// Whether anybody can answer.
@@ -193,6 +196,9 @@ impl Door {
         visit.stream = call.stream;
         let known = machine.roster.models.get(&call.model);
         let ctx = context(said, visit, known.and_then(|model| model.priority))?;
+        if visit.model.is_some() {
+            visit.admit(&machine.limiter, &ctx.facts().caller, &call)?;
+        }
         visit.ctx = Some(ctx.clone());
         let reply: Reply = machine.core.serve(&ctx, call).await?;
         Ok(head::reply(machine, reply, visit.leave(), Arc::clone(&self.closing)))

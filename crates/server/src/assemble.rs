@@ -14,15 +14,16 @@ use kernel::sight::{Gauges, Sample};
 use models::Fleet;
 use orchestration::Orchestrator;
 use scheduling::Scheduler;
-use tenancy::{Directory, Pepper};
+use tenancy::{Directory, Limiter, Pepper};
 
 use crate::config::Loaded;
 
-/// What outlives configs: slots, health and connections of instances; calls that wait.
+/// What outlives configs: slots, health and connections of instances; calls that wait; what is taken of limits.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
+    pub(crate) limits: Arc<Limiter>,
 }
 
 /// The stages that somebody must look after while they run.
@@ -53,6 +54,7 @@ pub(crate) fn assemble(
         core,
         roster,
         directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
+        limiter: Arc::clone(&state.limits),
         open: config.open(),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),

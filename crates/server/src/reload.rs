@@ -42,6 +42,7 @@ impl Running {
             Arc::clone(&self.door) as Arc<dyn Gauges>,
             Arc::clone(&self.cores) as _,
             Arc::clone(&self.workers) as _,
+            Arc::clone(&self.state.limits) as _,
             self.stages.load_full() as _,
         ]
     }

@@ -9,6 +9,7 @@ use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
+use kernel::Moment;
 use scheduling::Pool;
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +148,7 @@ fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::
         loop {
             tokio::time::sleep(TEND).await;
             running.state.queues.tend();
+            running.state.limits.tend(Moment::now());
         }
     });
 }
