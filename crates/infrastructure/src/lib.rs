@@ -4,4 +4,5 @@
 //! their place; they hold no business rules and know no section of the configuration by name.
 
 pub mod config;
+pub mod redis;
 pub mod telemetry;
