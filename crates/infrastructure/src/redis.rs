@@ -6,7 +6,7 @@
 mod settings;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kernel::share::{GONE_AFTER, Grant, HELD_FOR, Order, Share, Wish};
 use kernel::store::{Fault, Stored};
@@ -39,11 +39,11 @@ impl Redis {
     ///
     /// # Errors
     /// When the URL is none. The message does not hold it.
-    pub fn new(settings: &RedisSettings, node: impl Into<String>) -> Result<Arc<Self>, Fault> {
+    pub fn new(settings: &RedisSettings) -> Result<Arc<Self>, Fault> {
         let client = Client::open(settings.0.expose()).map_err(|_| Fault::Broken("its URL cannot be read".to_owned()))?;
         Ok(Arc::new(Self {
             client,
-            node: node.into(),
+            node: name(),
             exchange: Script::new(include_str!("redis/exchange.lua")),
             beat: Script::new(include_str!("redis/beat.lua")),
             connection: Mutex::default(),
@@ -132,6 +132,12 @@ impl Share for Redis {
             answers.first().copied().ok_or_else(|| Fault::Broken("Redis gave no number of processes".to_owned()))
         })
     }
+}
+
+/// A name no other process has: nobody starts with the same number at the same nanosecond on two machines.
+fn name() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{}-{since:x}", std::process::id())
 }
 
 fn grant(three: &[u64]) -> Option<Grant> {

@@ -46,6 +46,8 @@ pub struct Terms {
     pub key_budgets: Arc<[Budget]>,
     /// How calls are charged.
     pub billing: Arc<Billing>,
+    /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
+    pub middleware: Option<Arc<[Arc<str>]>>,
     /// What is made of its requests before they are passed on.
     pub preprocess: Option<Arc<Preprocess>>,
     /// How urgent calls with this key are unless they say otherwise.
@@ -79,6 +81,7 @@ impl Default for Terms {
             budgets: Arc::default(),
             key_budgets: Arc::default(),
             billing: Arc::default(),
+            middleware: None,
             preprocess: None,
             key_priority: None,
             priority: Priority::Normal,

@@ -135,7 +135,7 @@ impl Running {
 }
 
 /// Keys that are only read at the start.
-fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 7] {
+fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 8] {
     [
         ("listen.http", new.address() != old.address()),
         ("listen.admin", new.listen.admin != old.listen.admin),
@@ -143,6 +143,7 @@ fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 7] {
         ("listen.threads", new.listen.threads != old.listen.threads),
         ("limits.connections_max", new.limits.connections_max != old.limits.connections_max),
         ("scheduling.workers", new.scheduling.workers != old.scheduling.workers),
+        ("storage.redis", new.storage.redis != old.storage.redis),
         ("telemetry", new.telemetry != old.telemetry),
     ]
 }

@@ -8,6 +8,7 @@ use access::listener::Tls;
 use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use infrastructure::redis::Redis;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use kernel::Moment;
 use scheduling::Pool;
@@ -87,6 +88,10 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
     look_after(&running, &mut tasks);
+    if let Some(redis) = &config.storage.redis {
+        let (limits, share) = (Arc::clone(&running.state.limits), Redis::new(redis).context("storage.redis")?);
+        tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
+    }
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {

@@ -33,6 +33,10 @@ pub struct TenantSettings {
     /// From where it may call, as in `10.0.0.0/8`. Default: from everywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<String>,
+    /// The gates its calls pass once it is known what is wanted, in order, where they differ from those of the top-level
+    /// `middleware`; a model's own go before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub middleware: Option<Vec<Arc<str>>>,
     /// How much it may ask for per time, where that differs from its plan.
     #[serde(default, skip_serializing_if = "plan::is_default")]
     pub limits: Limits,

@@ -128,6 +128,7 @@ pub(crate) fn terms(plan: Option<&PlanSettings>, tenant: &TenantSettings, key: &
         budgets: budgets.cloned().collect(),
         key_budgets: key.budgets.as_slice().into(),
         billing: Arc::new(plan.and_then(|plan| plan.billing.clone()).unwrap_or_default()),
+        middleware: tenant.middleware.as_ref().map(|list| list.as_slice().into()),
         preprocess: plan.and_then(|plan| plan.preprocess.clone()).filter(Preprocess::any).map(Arc::new),
         key_priority: key.priority,
         priority: plan.map_or(base.priority, |plan| plan.priority),

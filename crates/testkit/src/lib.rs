@@ -18,6 +18,7 @@ mod canned;
 mod client;
 mod metrics;
 mod ports;
+mod redis;
 mod upstream;
 mod wait;
 
@@ -26,5 +27,6 @@ pub use canned::{completion, delta, openai_error, usage};
 pub use client::{Answer, Ended, Event, Head, Wire, get, post, request, request_bytes, sse_events};
 pub use metrics::Metrics;
 pub use ports::free_port;
+pub use redis::Redis;
 pub use upstream::{Connection, Gone, Outcome, Plan, Request, Script, Step, Upstream};
 pub use wait::eventually;

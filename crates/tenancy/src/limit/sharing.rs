@@ -32,7 +32,6 @@ const FAULTS_MAX: u32 = 3;
 /// Orders per exchange. Bound: what carries them out works for a millisecond at most.
 const ORDERS_MAX: usize = 256;
 
-const ALONE: u64 = 0;
 const TOGETHER: u64 = 1;
 const APART: u64 = 2;
 
@@ -58,7 +57,7 @@ pub(super) struct Round {
 }
 
 /// Shares a limiter's counters with other processes, for as long as it is polled.
-pub async fn share(limiter: Arc<Limiter>, share: Arc<dyn Share>) {
+pub async fn share<T>(limiter: Arc<Limiter>, share: Arc<dyn Share>) -> T {
     let standing = &limiter.standing;
     let mut faults = 0;
     let mut beat = Moment::now();
