@@ -19,8 +19,9 @@ pub use self::settings::RedisSettings;
 /// For an exchange. Bound: twenty times what a server nearby takes, and shorter than leases last, so that one late answer
 /// holds nobody up.
 const ANSWER_WITHIN: Duration = Duration::from_millis(20);
-/// For a connection, with TLS and a password. No call waits for it.
-const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// For a connection, with TLS and a password. Bound: a few round trips to a server nearby, and short enough that leases
+/// outlast it where the server hangs.
+const CONNECT_WITHIN: Duration = Duration::from_millis(100);
 /// Before every key, so that others may use the same server.
 const PREFIX: &str = "sluice:limit:";
 

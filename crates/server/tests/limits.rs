@@ -92,9 +92,10 @@ async fn requests_per_minute_of_a_tenant_count_over_all_its_keys_and_headers_say
 #[tokio::test]
 async fn a_client_that_waits_as_long_as_it_is_told_gets_in() {
     let (_upstream, sluice) = start(&tenants("limits: { rps: 4 }")).await;
-    for _ in 0..4 {
+    for round in 0..4 {
         let (passed, refusal) = pass(&sluice, A, 8).await;
-        assert!((1..=6).contains(&passed), "{passed}");
+        // Four a second, and what comes back while they are sent; later what one who waited has left.
+        assert!(if round == 0 { (4..8).contains(&passed) } else { passed < 4 }, "{passed}");
         let (_, answer) = refusal.expect("eight at once are too many");
         let wait: u64 = header(&answer, "retry-after-ms").parse().unwrap();
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -148,7 +149,7 @@ async fn tokens_count_as_they_were_in_the_end_for_answers_that_are_whole_and_tha
     let upstream = Upstream::start(Plan::made(|request| {
         if request.json()["stream"] == true {
             let script = Script::sse_head().event(delta("m", "a")).event(usage("m", 10, 290));
-            return script.event("[DONE]");
+            return script.done();
         }
         let body = r#"{"id":"c","object":"chat.completion","model":"m","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":90,"total_tokens":100}}"#;
         Script::json(200, body)

@@ -28,7 +28,7 @@ const BEAT: Duration = Duration::from_millis(GONE_AFTER.as_millis() as u64 / 3);
 /// Between two tries to reach what could not be reached.
 const RETRY: Duration = Duration::from_millis(500);
 /// After so many exchanges in a row without an answer the counters count as out of reach.
-const FAULTS_MAX: u32 = 3;
+const FAULTS_MAX: u32 = 2;
 /// Orders per exchange. Bound: what carries them out works for a millisecond at most.
 const ORDERS_MAX: usize = 256;
 
