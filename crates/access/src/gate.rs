@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::door::{Machine, Outgoing, Said, Target, Visit};
 
 /// Every gate. The order is the one of a config that does not say.
-pub const KINDS: &[Kind<Row>] = &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, rate_limit::KIND, preprocess::KIND];
+pub const KINDS: &[Kind<Row>] =
+    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, rate_limit::KIND, preprocess::KIND];
 
 /// What a row of the table says beside the name.
 #[derive(Debug, Clone, Copy)]

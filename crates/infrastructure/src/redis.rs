@@ -41,7 +41,8 @@ impl Redis {
     /// # Errors
     /// When the URL is none. The message does not hold it.
     pub fn new(settings: &RedisSettings) -> Result<Arc<Self>, Fault> {
-        let client = Client::open(settings.0.expose()).map_err(|_| Fault::Broken("its URL cannot be read".to_owned()))?;
+        let client =
+            Client::open(settings.0.expose()).map_err(|_| Fault::Broken("its URL cannot be read".to_owned()))?;
         Ok(Arc::new(Self {
             client,
             node: name(),
@@ -73,7 +74,8 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, Fault> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         within(CONNECT_WITHIN, connect).await.map_err(Failed::fault)
     }
@@ -110,6 +112,9 @@ impl Invocation {
 impl Share for Redis {
     fn exchange<'a>(&'a self, orders: &'a [Order]) -> Stored<'a, Vec<Grant>> {
         Box::pin(async move {
+            if orders.is_empty() {
+                return Ok(Vec::new());
+            }
             let tenants = orders.chunk_by(|one, next| one.tenant == next.tenant).map(|orders| {
                 let mut call = Invocation::by(&self.node);
                 orders.iter().for_each(|order| call.add(order));

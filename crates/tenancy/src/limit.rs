@@ -21,6 +21,8 @@ mod view;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -73,6 +73,12 @@ impl Rate {
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
+    /// Units that come back in a span.
+    pub(super) fn back(self, span: Duration) -> u64 {
+        let parts = span.as_micros().saturating_mul(u128::from(self.units));
+        u64::try_from(parts.checked_div(u128::from(self.period)).unwrap_or(0)).unwrap_or(u64::MAX)
+    }
+
     fn pays(self, parts: u128) -> Duration {
         if parts == 0 {
             return Duration::ZERO;

@@ -16,6 +16,8 @@ use super::cell::Rate;
 const CALLS: u32 = 40;
 /// Between two exchanges of a counter that fewer calls ask for. Bound: beyond it leases would go stale.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How much more than the demand is drawn, so that a small change of it leaves nobody without.
+const MORE: f64 = 1.5;
 /// Bound: shorter demands are not looked ahead for.
 const AHEAD_MIN: Duration = Duration::from_millis(50);
 /// After so long without a call, what was drawn is given back.
@@ -36,6 +38,8 @@ pub(super) struct Lease {
     trust: u64,
     /// When the last exchange ended.
     drawn: Option<Moment>,
+    /// Whether nothing was left after it.
+    dry: bool,
     /// How many came with it.
     batch: u64,
     /// Until when there is nothing to be had.
@@ -143,7 +147,7 @@ impl Lease {
         Some(Wish::Rate { units, period, want, owed })
     }
 
-    /// For as long as it takes until the next exchange but one.
+    /// For as long as it takes until the next exchange, and half as long again.
     fn want(&mut self, rate: Rate, nodes: u32, since: Duration) -> u64 {
         let seconds = since.as_secs_f64().max(1e-3);
         let seen = self.asked.0 as f64 / seconds;
@@ -151,9 +155,13 @@ impl Lease {
         let calls = f64::from(self.asked.1) / seconds;
         let ahead = (f64::from(CALLS) / calls.max(1.0)).clamp(AHEAD_MIN.as_secs_f64(), PAUSE.as_secs_f64());
         self.asked = (0, 0);
-        let want = (self.demand * ahead * 2.0).ceil() as u64;
+        let want = (self.demand * ahead * MORE).ceil() as u64;
         let have = u64::try_from(self.units).unwrap_or(0);
-        want.saturating_sub(have).clamp(1, part(rate.units(), nodes).max(1))
+        // Where all is spoken for, each takes its part of what has come back since, so that none lies with one while
+        // another is out of it.
+        let back = rate.back(since) / u64::from(nodes.max(1));
+        let most = part(rate.units(), nodes).min(if self.dry { back } else { u64::MAX });
+        want.saturating_sub(have).clamp(1, most.max(1))
     }
 
     /// What came of it; `None`: no answer.
@@ -162,6 +170,7 @@ impl Lease {
         let Some(grant) = grant else { return };
         self.units = self.units.saturating_add(owed).saturating_add(i64::try_from(grant.units).unwrap_or(i64::MAX));
         (self.trust, self.batch, self.drawn) = (part(grant.left, nodes), grant.units, Some(now));
+        self.dry = grant.left == 0;
         self.empty = if grant.left == 0 && self.units <= 0 { now + grant.next } else { Moment::default() };
     }
 
@@ -206,9 +215,9 @@ impl Hold {
         let want = busy.saturating_add(spare).min(limit);
         let since = self.drawn.map_or(CONFIRM, |drawn| now.since(drawn));
         let soon = since >= PAUSE || self.asked >= CALLS;
-        let wrong = busy + spare / 2 > self.held.min(want) && self.held < limit || self.held > want + spare + 1;
-        let due =
-            (since >= CONFIRM && (self.held, want) != (0, 0)) || (wrong && soon) || (idle && self.held > want && soon);
+        let short = self.asked > 0 && busy + spare.div_ceil(2) > self.held && self.held < limit;
+        let much = self.held > want + if idle { 0 } else { spare + 1 };
+        let due = (since >= CONFIRM && (self.held, want) != (0, 0)) || (soon && (short || much));
         if !due {
             return None;
         }
