@@ -16,9 +16,9 @@ use tokio::sync::Mutex;
 
 pub use self::settings::RedisSettings;
 
-/// For an exchange. Bound: twenty times what a server nearby takes, and shorter than leases last, so that one late answer
+/// For an exchange. Bound: fifty times what a server nearby takes, and shorter than leases last, so that one late answer
 /// holds nobody up.
-const ANSWER_WITHIN: Duration = Duration::from_millis(20);
+const ANSWER_WITHIN: Duration = Duration::from_millis(50);
 /// For a connection, with TLS and a password. Bound: a few round trips to a server nearby, and short enough that leases
 /// outlast it where the server hangs.
 const CONNECT_WITHIN: Duration = Duration::from_millis(100);

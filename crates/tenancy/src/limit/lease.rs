@@ -38,6 +38,8 @@ pub(super) struct Lease {
     trust: u64,
     /// When the last exchange ended.
     drawn: Option<Moment>,
+    /// Whether a call was refused since.
+    starved: bool,
     /// Whether nothing was left after it.
     dry: bool,
     /// How many came with it.
@@ -98,6 +100,7 @@ impl Lease {
 
     /// A call asked for so many, and got them or not.
     pub(super) fn ask(&mut self, units: u64, got: bool, now: Moment) {
+        self.starved |= !got;
         if got {
             self.add(i64::try_from(units).unwrap_or(i64::MAX));
         }
@@ -137,7 +140,8 @@ impl Lease {
         }
         let since = self.drawn.map_or(PAUSE, |drawn| now.since(drawn));
         let low = self.units <= i64::try_from(self.batch / 2).unwrap_or(i64::MAX);
-        let soon = since >= PAUSE || self.asked.1 >= CALLS;
+        // Where others have some to spare nobody is kept waiting.
+        let soon = since >= PAUSE || self.asked.1 >= CALLS || self.starved && !self.dry;
         if !(low && soon && (now >= self.empty || self.units < 0)) {
             return None;
         }
@@ -154,7 +158,7 @@ impl Lease {
         self.demand = if self.drawn.is_none() { seen } else { (self.demand + seen) / 2.0 };
         let calls = f64::from(self.asked.1) / seconds;
         let ahead = (f64::from(CALLS) / calls.max(1.0)).clamp(AHEAD_MIN.as_secs_f64(), PAUSE.as_secs_f64());
-        self.asked = (0, 0);
+        (self.asked, self.starved) = ((0, 0), false);
         let want = (self.demand * ahead * MORE).ceil() as u64;
         let have = u64::try_from(self.units).unwrap_or(0);
         // Where all is spoken for, each takes its part of what has come back since, so that none lies with one while
@@ -230,7 +234,8 @@ impl Hold {
         self.under_way = false;
         let Some(grant) = grant else { return };
         self.held = u32::try_from(grant.units).unwrap_or(u32::MAX);
-        self.trust = u32::try_from(part(grant.left, nodes)).unwrap_or(u32::MAX);
+        // All of what is left, in equal parts: places are few, and half of few is often none.
+        self.trust = u32::try_from(grant.left / u64::from(nodes.max(1))).unwrap_or(u32::MAX);
         self.drawn = Some(now);
     }
 }
