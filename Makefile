@@ -37,6 +37,7 @@ replay: ## Scheduling measured: the stage alone, a decision of prefix_aware, and
 soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler
 	cargo run --release -p bench -- soak $(ARGS)
 	SLUICE_SEEDS=100000 cargo test --release -p scheduling simulation
+	SLUICE_SEEDS=1000 cargo test --release -p tenancy limit::simulation
 
 docs: ## Writes docs/reference from the binary
 	cargo xtask docs

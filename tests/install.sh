@@ -79,6 +79,7 @@ missing_packages() {
     command -v chromium >/dev/null || wanted+=(chromium)
     # The server itself; Debian keeps it off the path.
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
+    command -v redis-server >/dev/null || wanted+=(redis-server)
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
     echo "${wanted[*]}"
@@ -162,7 +163,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 
 echo "test parts in $CACHE:"
 needed=$(missing_packages)
-if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, chromium, postgresql"; fi
+if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, chromium, postgresql, redis"; fi
 if [ -n "${SLUICE_TESTS_LLAMA:-}" ]; then
     "$HERE/parts/llama.sh" --version >"$CACHE/llama.version" 2>&1 || fail "$SLUICE_TESTS_LLAMA --version failed"
 else

@@ -2,6 +2,7 @@
 
 mod arrival;
 pub(crate) mod head;
+mod limits;
 mod outgoing;
 mod route;
 mod said;
@@ -24,7 +25,7 @@ use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
 use kernel::{Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
-use tenancy::Register;
+use tenancy::{Limiter, Register};
 use tokio::sync::futures::OwnedNotified;
 
 pub use self::arrival::Arriving;
@@ -57,6 +58,8 @@ pub struct Machine {
     pub auth: Option<Auth>,
     /// By which credentials beside keys.
     pub credentials: Credentials,
+    /// How much they may.
+    pub limiter: Arc<Limiter>,
     /// What every request passes.
     pub chain: Chain,
     /// Plain services, by path.

@@ -10,6 +10,7 @@ mod authenticate;
 pub mod cors;
 pub mod ip_filter;
 mod preprocess;
+mod rate_limit;
 mod verify_signature;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::listener::Peer;
 
 /// Every gate. The order is the one of a config that does not say.
 pub const KINDS: &[Kind<Row>] =
+    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, rate_limit::KIND, preprocess::KIND];
     &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, verify_signature::KIND, preprocess::KIND];
 
 /// What a row of the table says beside the name.

@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod fetch;
+pub mod redis;
 pub mod store;
 pub mod telemetry;

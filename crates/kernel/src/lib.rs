@@ -24,6 +24,7 @@ pub mod receipt;
 pub mod reply;
 pub mod serve;
 pub mod settings;
+pub mod share;
 pub mod sight;
 pub mod slots;
 pub mod store;

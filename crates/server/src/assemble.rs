@@ -16,16 +16,18 @@ use kernel::sight::{Gauges, Sample};
 use models::Fleet;
 use orchestration::Orchestrator;
 use scheduling::Scheduler;
-use tenancy::Register;
+use tenancy::{Limiter, Register};
 
 use crate::config::Loaded;
 
-/// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys, nonces.
+/// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys and nonces; what is
+/// taken of limits.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
     pub(crate) credentials: Arc<access::credential::State>,
+    pub(crate) limits: Arc<Limiter>,
 }
 
 /// The stages that somebody must look after while they run.
@@ -58,6 +60,7 @@ pub(crate) fn assemble(
         roster,
         register: Arc::clone(register),
         auth: config.auth,
+        limiter: Arc::clone(&state.limits),
         chain: Chain::new(config.middleware.as_deref()),
         services: config.doors(&mut |_, _| {}),
         cors: config.cors.as_ref().map(Cors::new),

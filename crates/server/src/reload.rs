@@ -45,6 +45,7 @@ impl Running {
             Arc::clone(&self.cores) as _,
             Arc::clone(&self.workers) as _,
             Arc::clone(&self.register) as _,
+            Arc::clone(&self.state.limits) as _,
             self.stages.load_full() as _,
         ]
     }

@@ -9,7 +9,9 @@ use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::fetch::Fetcher;
+use infrastructure::redis::Redis;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
+use kernel::Moment;
 use kernel::fetch::Fetch;
 use scheduling::Pool;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,10 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
     look_after(&running, &mut tasks);
+    if let Some(redis) = &config.storage.redis {
+        let (limits, share) = (Arc::clone(&running.state.limits), Redis::new(redis).context("storage.redis")?);
+        tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
+    }
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {
@@ -161,6 +167,7 @@ fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::
         loop {
             tokio::time::sleep(TEND).await;
             running.state.queues.tend();
+            running.state.limits.tend(Moment::now());
         }
     });
 }

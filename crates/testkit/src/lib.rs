@@ -20,6 +20,7 @@ pub mod contract;
 mod metrics;
 mod ports;
 mod postgres;
+mod redis;
 mod upstream;
 mod wait;
 
@@ -29,5 +30,6 @@ pub use client::{Answer, Ended, Event, Head, Wire, get, post, request, request_b
 pub use metrics::Metrics;
 pub use ports::free_port;
 pub use postgres::Postgres;
+pub use redis::Redis;
 pub use upstream::{Connection, Gone, Outcome, Plan, Request, Script, Step, Upstream};
 pub use wait::eventually;

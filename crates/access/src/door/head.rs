@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use kernel::error::Kind;
 use kernel::{Body, Error, Journal, Outcome, Reply};
 use serde_json::Value;
 
-use super::{Machine, Outgoing, Visit};
+use super::{Machine, Outgoing, Visit, limits};
 use crate::announcement::Announcement;
 use crate::{credential, explanation};
 
@@ -28,7 +28,12 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer that took part in the work: with all that is told about it.
-pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<Announcement>) -> Response<Outgoing> {
+pub(super) fn reply(
+    machine: &Machine,
+    reply: Reply,
+    mut visit: Visit,
+    closing: Arc<Announcement>,
+) -> Response<Outgoing> {
     let (head, body, held) = reply.into_parts();
     let mut headers = HeaderMap::with_capacity(12);
     headers.extend(value(head.content_type).map(|kind| (CONTENT_TYPE, kind)));
@@ -39,6 +44,7 @@ pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<
     }
     identify(&mut headers, machine, &visit);
     visit.glance(|journal| tell(&mut headers, journal, &visit));
+    visit.stands(matches!(body, Body::Whole(_))).iter().for_each(|view| limits::tell(&mut headers, view));
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
     let body = match body {
         Body::Whole(bytes) => Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit),
@@ -71,9 +77,8 @@ pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Resp
     };
     identify(&mut headers, machine, &visit);
     visit.glance(|journal| tell(&mut headers, journal, &visit));
-    if let Some(wait) = error.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
-    }
+    visit.stands(true).iter().for_each(|view| limits::tell(&mut headers, view));
+    error.retry_after.into_iter().for_each(|wait| limits::come_back(&mut headers, wait));
     match error.kind {
         Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, credential::challenge(error))),
         Kind::WrongMethod => drop(HeaderValue::from_str(&error.cause).map(|allowed| headers.insert(ALLOW, allowed))),
@@ -173,11 +178,6 @@ fn write_millis(to: &mut BytesMut, span: Duration) {
     to.extend_from_slice(digits.format(tenths / 10).as_bytes());
     to.extend_from_slice(b".");
     to.extend_from_slice(digits.format(tenths % 10).as_bytes());
-}
-
-/// Whole seconds, rounded up: nobody is to come back too early.
-fn seconds_up(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 fn value(bytes: Bytes) -> Option<HeaderValue> {

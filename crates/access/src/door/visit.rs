@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use http::request::Parts;
 use kernel::random::Random;
-use kernel::{Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Sink};
+use kernel::{Call, Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Result, Sink};
+use tenancy::Limiter;
+use tenancy::limit::{Ask, Taken, View};
 
 use super::Inside;
 use super::arrival::Held;
@@ -32,12 +34,16 @@ pub(crate) struct Record {
     pub(crate) caller: Option<Caller>,
     /// What a signature in the head says about the body.
     pub(crate) promise: Promise,
-    pub(super) model: Option<ModelName>,
+    pub(crate) model: Option<ModelName>,
     pub(super) operation: Option<Operation>,
     pub(super) stream: bool,
     pub(super) ctx: Option<Ctx>,
     /// Its share of what all bodies may hold.
     pub(super) held: Option<Held>,
+    /// What it has taken of its caller's limits.
+    taken: Option<Taken>,
+    /// Where its caller stood when it was refused.
+    stood: Option<Box<View>>,
     pub(super) received: u64,
     pub(super) sent: u64,
     /// Whether it is to be written into the access log.
@@ -72,6 +78,8 @@ impl Visit {
             stream: false,
             ctx: None,
             held: None,
+            taken: None,
+            stood: None,
             received: 0,
             sent: 0,
             logged: false,
@@ -90,6 +98,36 @@ impl Visit {
     /// What happened so far.
     pub(super) fn glance<T>(&self, read: impl FnOnce(&Journal) -> T) -> Option<T> {
         Some(self.0.as_ref()?.ctx.as_ref()?.glance(read))
+    }
+
+    /// Takes a call's part of its caller's limits.
+    ///
+    /// # Errors
+    /// When one is reached.
+    pub(crate) fn admit(&mut self, limiter: &Arc<Limiter>, call: &Call) -> Result<()> {
+        let Some(caller) = &self.caller else { return Ok(()) };
+        let read = [&call.payload.prompt, &call.payload.tools].map(ExactSizeIterator::len).iter().sum::<usize>();
+        let answered = call.operation != Operation::Embedding;
+        let ask = Ask { bytes: read as u64, output_max: call.output_max, answered };
+        match limiter.admit(caller, &call.model, ask, super::now()) {
+            Ok(taken) => self.taken = taken,
+            Err(refused) => {
+                self.stood = Some(Box::new(refused.view));
+                return Err(refused.error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its caller stands; `None` where nothing limits it. An answer that is whole counts as what it was.
+    pub(super) fn stands(&mut self, whole: bool) -> Option<View> {
+        if self.taken.is_none() {
+            return self.stood.as_deref().copied();
+        }
+        let usage = self.glance(|journal| journal.usage).flatten().filter(|_| whole);
+        let (taken, now) = (self.taken.as_mut()?, super::now());
+        usage.iter().for_each(|usage| taken.correct(usage, now));
+        Some(taken.view(now))
     }
 
     /// Ends the visit: the answer is out, or an error in its place.
@@ -135,6 +173,17 @@ impl Record {
             (Outcome::Answered, Some(cause)) => Outcome::Failed(cause.into()),
             (outcome, _) => outcome,
         };
+        if let Some(mut taken) = self.taken {
+            let now = super::now();
+            // Who left, or was left, in the middle of an answer that nobody counted has had what it was thought to have.
+            match (&journal.usage, &outcome) {
+                (Some(usage), _) => taken.correct(usage, now),
+                (None, Outcome::Failed(_)) => taken.unused(now),
+                (None, _) if journal.attempts == 0 => taken.unused(now),
+                (None, _) => {}
+            }
+            taken.leave(now);
+        }
         self.sink.close(Receipt {
             id: self.id,
             at: self.at,

@@ -13,6 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::any::AnyConnectOptions;
 
+use crate::redis::RedisSettings;
+
 /// Where tenants, keys, prices and the ledger are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -29,6 +31,9 @@ pub struct StorageSettings {
     /// How often to look for what others changed: so long another replica's change of a tenant or key takes to be in
     /// force here.
     pub refresh_ms: Millis,
+    /// Processes with the same one share their limits. Default: each process counts for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisSettings>,
 }
 
 /// A database by its URL. Printing, logging and serialising it shows no password.
@@ -70,6 +75,7 @@ impl Default for StorageSettings {
             timeout_ms: TIMEOUT,
             report_timeout_ms: REPORT_TIMEOUT,
             refresh_ms: REFRESH,
+            redis: None,
         }
     }
 }
@@ -93,6 +99,7 @@ impl StorageSettings {
         let fits = (REFRESH_MIN..=REFRESH_MAX).contains(&self.refresh_ms);
         let between = format!("must be {} to {}, for example {}", REFRESH_MIN.0, REFRESH_MAX.0, REFRESH.0);
         findings.require(fits, format!("{path}.refresh_ms"), between);
+        self.redis.iter().for_each(|redis| redis.validate(&format!("{path}.redis"), findings));
         let longer = format!("must be at least timeout_ms ({}), for example {}", self.timeout_ms.0, REPORT_TIMEOUT.0);
         findings.require(self.report_timeout_ms >= self.timeout_ms, format!("{path}.report_timeout_ms"), longer);
     }
