@@ -4,3 +4,4 @@ pub mod answer;
 pub mod fault;
 pub mod request;
 pub mod stream;
+pub mod words;
