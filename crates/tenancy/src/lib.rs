@@ -10,6 +10,8 @@ pub mod pepper;
 pub mod plan;
 pub mod purse;
 pub mod rating;
+#[cfg(test)]
+mod simulation;
 pub mod tokens;
 
 pub use bookkeeper::Bookkeeper;

@@ -21,6 +21,8 @@ pub struct Desk {
     /// Whether everything that an earlier process left has been read.
     present: bool,
     open: HashMap<PostingId, Open>,
+    /// How far the open ones have come, and the page that says so, as with [`Open`].
+    progress: HashMap<PostingId, (Progress, Option<u64>)>,
     /// Attempts whose end was read before their beginning.
     early: HashSet<PostingId>,
     /// The last page read, once something of it must be finished.
@@ -33,7 +35,6 @@ pub struct Desk {
 #[derive(Debug)]
 struct Open {
     draft: Box<Charge>,
-    progress: Option<Progress>,
     /// The page it was read in; `None` while it is carried on and the copy has not been read.
     mark: Option<u64>,
 }
@@ -46,6 +47,7 @@ impl Default for Desk {
             past: false,
             present: false,
             open: HashMap::new(),
+            progress: HashMap::new(),
             early: HashSet::new(),
             mark: None,
             held: None,
@@ -60,7 +62,7 @@ impl Desk {
     }
 
     /// Whether nothing is half done: all that was read is posted, and nothing of an earlier process is left.
-    pub(super) fn between(&self) -> bool {
+    pub(crate) fn between(&self) -> bool {
         self.present && self.waiting.is_empty() && self.held.is_none()
     }
 
@@ -72,7 +74,8 @@ impl Desk {
     /// Takes a page in; gives how many attempts a killed process has left open. Nothing may be waiting.
     pub(super) fn take(&mut self, page: Page, used: &mut dyn FnMut(&KeyId, Timestamp)) -> u64 {
         self.past = page.past;
-        if !page.past && !self.present {
+        let turned = !page.past && !self.present;
+        if turned {
             self.present = true;
             let killed = self.close_killed();
             if killed > 0 {
@@ -82,7 +85,8 @@ impl Desk {
                 return killed;
             }
         }
-        self.mark = Some(page.mark);
+        // A page with nothing in it leaves nothing to finish, but where it says that the past is over.
+        self.mark = (turned || page.past || !page.entries.is_empty()).then_some(page.mark);
         for entry in page.entries {
             self.read(entry, page.mark, used);
         }
@@ -96,18 +100,21 @@ impl Desk {
                     used(key, draft.at);
                 }
                 if !self.early.remove(&draft.id) {
-                    self.open.entry(draft.id).or_insert(Open { draft, progress: None, mark: Some(mark) });
+                    self.open.entry(draft.id).or_insert(Open { draft, mark: Some(mark) });
                 }
             }
             Entry::Carried(draft) => match self.open.get_mut(&draft.id) {
                 Some(open) => open.mark = Some(mark),
                 // In this life it has ended meanwhile. In another its end comes later, or never.
                 None if self.present || self.early.contains(&draft.id) => {}
-                None => drop(self.open.insert(draft.id, Open { draft, progress: None, mark: Some(mark) })),
+                None => drop(self.open.insert(draft.id, Open { draft, mark: Some(mark) })),
             },
+            Entry::Progress(progress) if self.present && !self.open.contains_key(&progress.id) => {}
             Entry::Progress(progress) => {
-                if let Some(open) = self.open.get_mut(&progress.id) {
-                    open.progress = Some(progress);
+                // Files of different cores come in no order: the furthest counts, and it may come before its beginning.
+                let known = self.progress.entry(progress.id).or_insert((progress, Some(mark)));
+                if progress.usage.output >= known.0.usage.output {
+                    *known = (progress, Some(mark));
                 }
             }
             Entry::Closed(charge) => {
@@ -119,6 +126,7 @@ impl Desk {
     }
 
     fn ended(&mut self, id: PostingId) {
+        self.progress.remove(&id);
         if self.open.remove(&id).is_none() && self.early.len() < EARLY_MAX {
             self.early.insert(id);
         }
@@ -128,8 +136,9 @@ impl Desk {
     fn close_killed(&mut self) -> u64 {
         self.early.clear();
         let mut killed = 0;
-        for (_, open) in self.open.drain() {
-            let (mut charge, Some(progress)) = (open.draft, open.progress) else { continue };
+        let mut progress = std::mem::take(&mut self.progress);
+        for (id, open) in self.open.drain() {
+            let (mut charge, Some((progress, _))) = (open.draft, progress.remove(&id)) else { continue };
             (charge.usage, charge.gpu_millis, charge.amount) = (progress.usage, progress.gpu_millis, progress.amount);
             (charge.ending, charge.usage.estimated) = (Ending::GatewayKilled, true);
             self.waiting.push_back(*charge);
@@ -158,18 +167,23 @@ impl Desk {
         self.mark = None;
     }
 
-    /// The first page that holds an attempt that is open still.
+    /// The first page that says something of an attempt that is open still.
     pub(super) fn needed(&self) -> Option<u64> {
-        self.open.values().filter_map(|open| open.mark).min()
+        let progress = self.progress.values().filter_map(|(_, mark)| *mark);
+        self.open.values().filter_map(|open| open.mark).chain(progress).min()
     }
 
     /// Has open attempts written down once more, so that their first pages are needed no longer.
     pub(super) fn carry(&mut self, mut write: impl FnMut(&Charge, Option<&Progress>) -> bool) {
-        for open in self.open.values_mut().filter(|open| open.mark.is_some()) {
-            if !write(&open.draft, open.progress.as_ref()) {
+        for (id, open) in self.open.iter_mut().filter(|(_, open)| open.mark.is_some()) {
+            let progress = self.progress.get_mut(id);
+            if !write(&open.draft, progress.as_ref().map(|(progress, _)| progress)) {
                 return;
             }
             open.mark = None;
+            if let Some((_, mark)) = progress {
+                *mark = None;
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ impl Flow {
     fn take(&mut self, delta: Delta) -> Result<Delta> {
         let Some(tab) = &mut self.tab else { return Ok(delta) };
         let pieces = self.pieces + u64::from(delta.pieces);
-        if !delta.last && delta.pieces > 0 {
+        if delta.pieces > 0 {
             if let Err(spent) = tab.cover(Tokens(pieces)) {
                 return Err(self.cut_off(spent));
             }
@@ -73,7 +73,14 @@ impl Flow {
             }
             return;
         }
-        let usage = usage.unwrap_or_else(|| self.counted(&tab));
+        let usage = match usage {
+            // What was held back is not charged, whatever the backend says of it.
+            Some(usage) if ending == Ending::CutOff => {
+                Usage { output: usage.output.min(Tokens(self.pieces)), estimated: true, ..usage }
+            }
+            Some(usage) => usage,
+            None => self.counted(&tab),
+        };
         tab.close(ending, usage);
     }
 
