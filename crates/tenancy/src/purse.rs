@@ -21,6 +21,7 @@ use kernel::store::ledger::Charge;
 use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
 
 use self::books::{Books, Crossed, Limits, Spent};
+use crate::catalogue::Listed;
 use crate::rating;
 
 /// Answers shorter than this are hardly worth beginning: what is left must pay for so many tokens.
@@ -58,6 +59,8 @@ pub struct Ask<'a> {
     pub caller: &'a Caller,
     /// The model called.
     pub model: &'a ModelName,
+    /// Its price.
+    pub listed: Option<&'a Arc<Listed>>,
     /// Bytes of its prompt.
     pub bytes: usize,
     /// Tokens of an answer it allows at most.
@@ -90,6 +93,7 @@ pub struct Reservation {
     account: Arc<Account>,
     caller: Caller,
     model: ModelName,
+    listed: Option<Arc<Listed>>,
     limits: Limits,
     prepaid: bool,
     /// What is set aside.
@@ -153,7 +157,8 @@ impl Purse {
             estimated: true,
             ..Usage::default()
         };
-        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, before, usage.total().0);
+        let rates = ask.listed.map(|listed| &listed.rates);
+        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, before, usage);
         let estimate = of(output);
         let (likely, least) = (cost(&estimate), cost(&of(output.min(FEW))));
         let mut amount = likely;
@@ -186,6 +191,7 @@ impl Purse {
             account,
             caller: ask.caller.clone(),
             model: ask.model.clone(),
+            listed: ask.listed.cloned(),
             limits,
             prepaid,
             amount,
@@ -281,7 +287,8 @@ impl Account {
 impl Reservation {
     /// What a usage counts towards budgets beyond what is charged for it.
     pub fn overage(&self, usage: &Usage) -> Money {
-        rating::overage(&self.caller.terms.billing, self.before, usage.total().0)
+        let rates = self.listed.as_deref().map(|listed| &listed.rates);
+        rating::overage(&self.caller.terms.billing, rates, self.before, usage)
     }
 
     /// What is set aside.

@@ -65,15 +65,21 @@ pub fn rate(consumed: &Consumed<'_>, billing: &Billing, rates: Option<&Rates>) -
     if consumed.cached { percent(whole, billing.cache_percent) } else { whole }
 }
 
-/// What tokens beyond a month's included ones cost when `before` were used already and `more` come: by the plan's own
-/// price for them. For budgets; bills are made of whole months.
-pub fn overage(billing: &Billing, before: u64, more: u64) -> Money {
-    let Some(monthly) = &billing.monthly else { return Money::ZERO };
-    let Some(per_1k) = monthly.overage_per_1k_tokens else { return Money::ZERO };
+/// What tokens beyond a month's included ones cost when `before` were used already and these come: by the plan's own price
+/// for them, else by the catalogue's, in proportion. For budgets; bills are made of whole months.
+pub fn overage(billing: &Billing, rates: Option<&Rates>, before: u64, usage: &Usage) -> Money {
+    let Some(monthly) = billing.monthly.as_ref().filter(|_| !billing.by_token()) else { return Money::ZERO };
+    let more = usage.total().0;
     let beyond = |tokens: u64| tokens.saturating_sub(monthly.included_tokens);
     let tokens = beyond(before.saturating_add(more)) - beyond(before);
+    let (amount, per) = match (monthly.overage_per_1k_tokens, rates) {
+        (Some(per_1k), _) => (per_1k, 1000),
+        (None, Some(rates)) => (percent(rates.of_tokens(usage), billing.markup_percent), more.max(1)),
+        (None, None) => return Money::ZERO,
+    };
     // Rounded up: a budget rather ends early.
-    Money::from_pico(per_1k.times(tokens).pico().saturating_add(999).div_euclid(1000))
+    let per = i128::from(per);
+    Money::from_pico(amount.times(tokens).pico().saturating_add(per - 1).div_euclid(per))
 }
 
 fn percent(of: Money, percent: Option<u32>) -> Money {
@@ -105,16 +111,20 @@ impl Rates {
     }
 
     fn of_all(&self, consumed: &Consumed<'_>) -> Money {
-        let split = Split::of(consumed.usage);
-        let tokens = self.input.times(split.input)
+        let call = if consumed.answered { self.call } else { Money::ZERO };
+        let images = self.image.times(u64::from(consumed.usage.images));
+        self.of_tokens(consumed.usage) + images + call + self.gpu_milli.times(consumed.gpu_millis)
+    }
+
+    fn of_tokens(&self, usage: &Usage) -> Money {
+        let split = Split::of(usage);
+        self.input.times(split.input)
             + self.cached.times(split.cached)
             + self.cache_write.times(split.cache_write)
             + self.audio_input.times(split.audio_input)
             + self.output.times(split.output)
             + self.reasoning.times(split.reasoning)
-            + self.audio_output.times(split.audio_output);
-        let call = if consumed.answered { self.call } else { Money::ZERO };
-        tokens + self.image.times(u64::from(consumed.usage.images)) + call + self.gpu_milli.times(consumed.gpu_millis)
+            + self.audio_output.times(split.audio_output)
     }
 }
 
@@ -202,12 +212,16 @@ mod tests {
             serde_json::from_str(r#"{"monthly":{"fee":"5","included_tokens":1000,"overage_per_1k_tokens":"0.004"}}"#)
                 .unwrap();
         let check = |before: u64, more: u64, expected: &str| {
-            assert_eq!(overage(&billing, before, more).to_string(), expected, "{before} + {more}");
+            let usage = usage([more, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(overage(&billing, None, before, &usage).to_string(), expected, "{before} + {more}");
         };
         check(0, 1000, "0");
         check(900, 200, "0.0004");
         check(5000, 1, "0.000004");
         check(u64::MAX, u64::MAX, "0");
+        let listed: Billing = serde_json::from_str(r#"{"monthly":{"fee":"5","included_tokens":1000}}"#).unwrap();
+        let usage = usage([100, 0, 0, 0, 100, 0, 0]);
+        assert_eq!(overage(&listed, Some(&price()), 900, &usage).to_string(), "0.00025", "half of the call's tokens");
     }
 
     proptest! {

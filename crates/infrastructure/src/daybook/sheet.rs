@@ -228,7 +228,7 @@ fn allocate(file: &File, size: u64) -> io::Result<()> {
 
 /// Where a file system cannot allocate in advance, zeros do it.
 fn zeros(file: &File, size: u64) -> io::Result<()> {
-    const CHUNK: [u8; 64 << 10] = [0; 64 << 10];
+    static CHUNK: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = 0;
     while at < size {
         let len = usize::try_from(size - at).map_or(CHUNK.len(), |left| left.min(CHUNK.len()));

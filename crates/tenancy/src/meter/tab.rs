@@ -60,6 +60,7 @@ impl Tab {
         let ask = Ask {
             caller,
             model: &deployment.model,
+            listed: listed.as_ref(),
             bytes: call.payload.prompt.len() + call.payload.tools.len(),
             output_max: call.output_max,
             answers: call.operation != Operation::Embedding,
@@ -82,7 +83,11 @@ impl Tab {
             gpu_millis: 0,
             ending: Ending::GatewayKilled,
             plan: caller.terms.plan.clone(),
-            price: listed.as_ref().filter(|_| billing.by_token()).map(|listed| Arc::clone(&listed.id)),
+            // A month's tokens beyond the included ones may be charged by it as well.
+            price: listed
+                .as_ref()
+                .filter(|_| billing.by_token() || billing.monthly.is_some())
+                .map(|listed| Arc::clone(&listed.id)),
             currency: billing.currency(),
             amount: Money::ZERO,
         };

@@ -98,7 +98,8 @@ struct Script(Ctx, VecDeque<Does>);
 
 impl Deltas for Script {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
-        let delta = |bytes: &'static str, last| Delta { bytes: bytes.into(), pieces: u32::from(!bytes.is_empty()), last };
+        let delta =
+            |bytes: &'static str, last| Delta { bytes: bytes.into(), pieces: u32::from(!bytes.is_empty()), last };
         Poll::Ready(match self.1.pop_front() {
             None => return Poll::Pending,
             Some(Does::Says(word)) => Some(Ok(delta(word, false))),
@@ -192,8 +193,14 @@ fn world(model: &str, budgets: &str, stream: bool, book: Notebook) -> World {
     });
     // 400 bytes: a hundred tokens are guessed.
     let bytes = Bytes::from("word ".repeat(80));
-    let payload =
-        Payload { prompt: 0..bytes.len(), bytes, model: 0..0, tools: 0..0, force_usage: None, blocks: Default::default() };
+    let payload = Payload {
+        prompt: 0..bytes.len(),
+        bytes,
+        model: 0..0,
+        tools: 0..0,
+        force_usage: None,
+        blocks: Default::default(),
+    };
     let call = Call {
         model: ModelName::new(model),
         operation: Operation::Chat,
@@ -263,7 +270,8 @@ fn how_an_answer_ends_decides_its_bill() {
     let check = |script: Vec<Does>, reads: usize, expected: Option<(Ending, u64, u64, bool, &str)>| {
         let world = world("m", SOFT, true, Notebook::default());
         run(&world, backend(&script), reads);
-        let expected = expected.map(|(ending, input, output, estimated, cost)| (ending, input, output, estimated, cost.to_owned()));
+        let expected = expected
+            .map(|(ending, input, output, estimated, cost)| (ending, input, output, estimated, cost.to_owned()));
         assert_eq!(bill(&world), expected);
     };
     check(say(3, &[Tells(told(7, 4)), Ends(true)]), 99, Some((Ending::Complete, 7, 4, false, "47")));
@@ -381,7 +389,11 @@ fn ids_are_of_their_time_and_all_different() {
     let till = world("m", SOFT, false, Notebook::default()).till;
     let ids: std::collections::BTreeSet<_> = (0..10_000).map(|_| till.id(Timestamp(1_790_000_000_000))).collect();
     assert_eq!(ids.len(), 10_000);
-    assert!(ids.iter().all(|id| id.0.get_version_num() == 7 && id.0.to_string().starts_with("01a0c4")), "{:?}", ids.first());
+    assert!(
+        ids.iter().all(|id| id.0.get_version_num() == 7 && id.0.to_string().starts_with("01a0c4")),
+        "{:?}",
+        ids.first()
+    );
     let later = till.id(Timestamp(1_790_000_000_001));
     assert!(ids.iter().all(|id| *id < later));
     assert_eq!(daybook::Unkept.backlog(), Backlog::default());

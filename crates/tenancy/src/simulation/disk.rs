@@ -30,6 +30,8 @@ struct Kept {
     mark: u64,
     charges: BTreeMap<PostingId, Charge>,
     transfers: BTreeMap<PostingId, Transfer>,
+    /// What moved on each account: the sums of `transfers`.
+    moved: BTreeMap<Account, Balance>,
     /// Times a charge was posted that was there already.
     again: u64,
     /// Things that are written until the process dies.
@@ -37,6 +39,16 @@ struct Kept {
     dead: bool,
     down: bool,
     full: bool,
+}
+
+impl Kept {
+    /// Once, by its id.
+    fn transfer(&mut self, transfer: &Transfer) {
+        if self.transfers.insert(transfer.id, transfer.clone()).is_none() {
+            self.moved.entry(transfer.debit.clone()).or_default().debits += transfer.amount;
+            self.moved.entry(transfer.credit.clone()).or_default().credits += transfer.amount;
+        }
+    }
 }
 
 /// Shared by all lives of the process.
@@ -107,7 +119,7 @@ impl Disk {
             invoice: None,
             note: None,
         };
-        self.kept.lock().unwrap().transfers.insert(transfer.id, transfer);
+        self.kept.lock().unwrap().transfer(&transfer);
     }
 
     pub(super) fn charges(&self) -> Vec<Charge> {
@@ -116,11 +128,7 @@ impl Disk {
 
     /// What moved on an account.
     pub(super) fn moved(&self, account: &Account) -> Balance {
-        let kept = self.kept.lock().unwrap();
-        let of = |side: fn(&Transfer) -> &Account| {
-            kept.transfers.values().filter(|transfer| side(transfer) == account).map(|transfer| transfer.amount).sum()
-        };
-        Balance { debits: of(|transfer| &transfer.debit), credits: of(|transfer| &transfer.credit) }
+        self.kept.lock().unwrap().moved.get(account).copied().unwrap_or_default()
     }
 
     /// Entries that were not deleted, and batches that came twice.
@@ -230,7 +238,7 @@ impl Ledger for Disk {
                 kept.charges.entry(charge.id).or_insert_with(|| charge.clone());
             }
             for transfer in &batch.transfers {
-                kept.transfers.entry(transfer.id).or_insert_with(|| transfer.clone());
+                kept.transfer(transfer);
             }
         }
         drop(kept);
@@ -266,7 +274,10 @@ impl Ledger for Disk {
     }
 
     fn balance<'a>(&'a self, account: &'a Account, _: Currency) -> Stored<'a, Balance> {
-        let gone = { let kept = self.kept.lock().unwrap(); kept.down || kept.dead };
+        let gone = {
+            let kept = self.kept.lock().unwrap();
+            kept.down || kept.dead
+        };
         let moved = self.moved(account);
         Box::pin(std::future::ready(if gone { Err(Fault::Down("gone".into())) } else { Ok(moved) }))
     }

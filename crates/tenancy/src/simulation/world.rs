@@ -12,8 +12,9 @@ use kernel::fleet::Deployment;
 use kernel::random::Random;
 use kernel::store::ledger::{Account, Charge, Ending};
 use kernel::{
-    Attempt, Body, Call, Caller, Ctx, Delta, Deltas, Error, Head, InstanceId, ModelName, Moment, Money, Note, Operation,
-    Payload, Price, Priority, Reply, RequestId, Result, Serve, Serving, TenantId, Terms, Tokens, Usage, Version, ctx,
+    Attempt, Body, Call, Caller, Ctx, Delta, Deltas, Error, Head, InstanceId, ModelName, Moment, Money, Note,
+    Operation, Payload, Price, Priority, Reply, RequestId, Result, Serve, Serving, TenantId, Terms, Tokens, Usage,
+    Version, ctx,
 };
 
 use super::disk::Disk;
@@ -109,7 +110,8 @@ impl Serve<Attempt> for Backend {
 
 impl Deltas for Answer {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Delta>>> {
-        let delta = |bytes: &'static str, pieces, last| Poll::Ready(Some(Ok(Delta { bytes: bytes.into(), pieces, last })));
+        let delta =
+            |bytes: &'static str, pieces, last| Poll::Ready(Some(Ok(Delta { bytes: bytes.into(), pieces, last })));
         if self.left == 0 {
             if self.breaks {
                 return Poll::Ready(Some(Err(Error::upstream(Kind::BadUpstream, "broken", "broken"))));
@@ -164,7 +166,8 @@ impl World {
         let price: Price = serde_json::from_str(PRICE).unwrap();
         till.catalogue.store(Arc::new(Catalogue::new([price])));
         let backend = Backend(Arc::new(Random::seeded(self.random.next())));
-        let keeper = Bookkeeper::new(Arc::clone(&self.disk) as _, Arc::clone(&self.disk) as _, None, Arc::clone(&purse));
+        let keeper =
+            Bookkeeper::new(Arc::clone(&self.disk) as _, Arc::clone(&self.disk) as _, None, Arc::clone(&purse));
         Life { meter: Meter::new(Arc::new(backend), till), purse, keeper, desk: Desk::default(), flowing: Vec::new() }
     }
 
