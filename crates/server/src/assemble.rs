@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use access::Machine;
+use access::{Chain, Cors, IpFilter, Machine};
+use kernel::Network;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
 use kernel::settings::Secret;
@@ -43,7 +44,7 @@ pub(crate) fn assemble(
     admin_token: Option<Secret>,
 ) -> (Machine, Stages) {
     let config = &loaded.config;
-    let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
+    let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
     let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
@@ -54,6 +55,11 @@ pub(crate) fn assemble(
         roster,
         directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
         open: config.open(),
+        chain: Chain::new(config.middleware.as_deref()),
+        services: config.doors(&mut |_, _| {}),
+        cors: config.cors.as_ref().map(Cors::new),
+        ip_filter: IpFilter::new(&config.ip_filter),
+        trusted_peers: config.trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),
         admin_token,

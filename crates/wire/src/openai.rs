@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod fault;
+pub mod preprocess;
 pub mod request;
 pub mod stream;
 pub mod words;

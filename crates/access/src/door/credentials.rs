@@ -8,7 +8,7 @@ use super::Machine;
 use super::said::Said;
 
 /// Finds the caller. On an open door a key that is known still says whose call it is.
-pub(super) fn identify(said: &Said<'_>, machine: &Machine) -> Result<Caller> {
+pub(crate) fn identify(said: &Said<'_>, machine: &Machine) -> Result<Caller> {
     let known = presented(said).map(|key| (key, machine.directory.find(key)));
     let caller = match known {
         Some((_, Some(caller))) => caller.clone(),

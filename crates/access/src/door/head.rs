@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use kernel::error::Kind;
 use kernel::{Body, Error, Journal, Outcome, Reply};
@@ -31,7 +31,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<Announcement>) -> Response<Outgoing> {
     let (head, body, held) = reply.into_parts();
     let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(CONTENT_TYPE, value(head.content_type).unwrap_or(JSON));
+    headers.extend(value(head.content_type).map(|kind| (CONTENT_TYPE, kind)));
     for (name, field) in head.fields {
         if let (Ok(name), Some(field)) = (HeaderName::from_bytes(&name), value(field)) {
             headers.append(name, field);
@@ -42,6 +42,10 @@ pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
     let body = match body {
         Body::Whole(bytes) => Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit),
+        Body::Flow(deltas) => {
+            let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+            Outgoing::flow(deltas, held, (status.as_u16(), length), visit, closing)
+        }
         Body::Stream(deltas) => {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(BUFFERING, HeaderValue::from_static("no"));
@@ -96,10 +100,17 @@ pub(super) fn plain(status: StatusCode, text: &'static str, visit: Visit) -> Res
     )
 }
 
+/// An answer without a body.
+pub(crate) fn empty(machine: &Machine, mut headers: HeaderMap, visit: Visit) -> Response<Outgoing> {
+    identify(&mut headers, machine, &visit);
+    let status = StatusCode::NO_CONTENT;
+    respond(status, headers, Outgoing::whole(Bytes::new(), status.as_u16(), Outcome::Answered, visit))
+}
+
 /// A JSON answer of our own.
-pub(super) fn json(body: Value, visit: Visit) -> Response<Outgoing> {
+pub(super) fn json(machine: &Machine, body: Value, visit: Visit) -> Response<Outgoing> {
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-    headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
+    identify(&mut headers, machine, &visit);
     respond(StatusCode::OK, headers, Outgoing::whole(body.to_string().into(), 200, Outcome::Answered, visit))
 }
 
@@ -113,6 +124,9 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<O
 fn identify(headers: &mut HeaderMap, machine: &Machine, visit: &Visit) {
     headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
     headers.extend(HeaderValue::from_str(&machine.version).ok().map(|version| (CONFIG, version)));
+    if let Some(reader) = &visit.reader {
+        reader.tell(headers);
+    }
 }
 
 /// What happened on the way, for whoever wants to know.

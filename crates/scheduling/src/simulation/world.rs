@@ -210,6 +210,8 @@ fn scheduler(
             retry_percent: 0,
             retry_min: 0,
             priority: None,
+            middleware: None,
+            service: false,
         };
         roster.models.insert(name, Arc::new(model));
     }
@@ -335,6 +337,7 @@ fn asking(call: &Call) -> kernel::Call {
         affinity: None,
         output_max: call.output_max.map(Tokens),
         forward: Arc::new([]),
+        plain: None,
     }
 }
 
