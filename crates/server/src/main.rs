@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod config;
 mod environment;
+mod money;
 mod reload;
 mod serve;
 mod shutdown;

@@ -43,6 +43,7 @@ impl Running {
             Arc::clone(&self.cores) as _,
             Arc::clone(&self.workers) as _,
             self.stages.load_full() as _,
+            Arc::new(self.state.money.clone()) as _,
         ]
     }
 

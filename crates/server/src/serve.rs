@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
 use crate::cli::ServeArgs;
+use crate::money::Money;
 use crate::reload::Running;
 use crate::shutdown::{self, Signals};
 use crate::source::{self, Source};
@@ -41,7 +42,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     environment::raise_file_limit();
 
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
-    let state = State::default();
+    // Without a store budgets are counted in memory.
+    let money = Money::open(&args.data_dir, threads, None).context("cannot make the daybook in the data directory")?;
+    let state = State { money, ..State::default() };
     let pepper = (!config.tenants.is_empty()).then(|| environment::pepper(&args.data_dir)).transpose()?;
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
     let (machine, stages) = assemble(&loaded, 1, &state, pepper.clone(), admin_token);
@@ -86,6 +89,10 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
     look_after(&running, &mut tasks);
+    let kept = running.state.money.keeper.clone().map(|keeper| {
+        let stop = stopping.clone();
+        tokio::spawn(async move { keeper.run(stop.cancelled_owned()).await })
+    });
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {
@@ -112,9 +119,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     eprint!("{banner}");
 
     wait(&mut signals, &mut tasks).await;
-    shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals).await;
+    let closing = || running.state.money.till.stop();
+    shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals, closing).await;
     running.cores.stop();
     stopping.cancel();
+    if let Some(kept) = kept {
+        // What the last calls cost.
+        drop(kept.await);
+    }
     drop(rounds);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

@@ -14,11 +14,14 @@ use std::sync::Arc;
 
 use kernel::error::Kind;
 use kernel::store::ledger::Ending;
-use kernel::{Attempt, Body, Ctx, Error, Origin, Reply, Result, Serve, Serving};
+use kernel::{Attempt, Body, Ctx, Error, Origin, Reply, Result, Serve, Serving, Usage};
 
 use self::flow::Flow;
 use self::tab::Tab;
 pub use self::till::Till;
+
+/// From this status on an answer says that there is none.
+const REFUSED: u16 = 400;
 
 /// Charges the attempts of one config.
 pub struct Meter {
@@ -63,6 +66,15 @@ fn answered(tab: Box<Tab>, mut reply: Reply) -> Reply {
             reply.body = Body::Whole(bytes);
         }
         Body::Stream(deltas) => reply.body = Body::Stream(Box::new(Flow::new(tab, deltas))),
+        // A plain service's answer has no tokens to wait for: it is charged as it begins, if it is a good one.
+        Body::Flow(deltas) => {
+            if reply.head.status < REFUSED {
+                tab.close(Ending::Complete, Usage::default());
+            } else {
+                tab.void();
+            }
+            reply.body = Body::Flow(deltas);
+        }
     }
     reply
 }

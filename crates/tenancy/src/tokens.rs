@@ -21,9 +21,12 @@ pub struct Reading {
     pub answer: Texts,
 }
 
+/// A tokenizer, read in when it is first asked for.
+type Reads = fn() -> &'static Tokenizer;
+
 /// Counts the tokens of one model's texts.
 #[derive(Clone, Copy)]
-pub struct Counting(Option<fn() -> &'static Tokenizer>);
+pub struct Counting(Option<Reads>);
 
 /// The words of an answer that flows, counted before they are many.
 #[derive(Debug, Default)]
@@ -33,7 +36,7 @@ pub struct Words {
 }
 
 /// Which names mean which tokenizer, the longest beginning first.
-const FAMILIES: &[(&str, fn() -> &'static Tokenizer)] = &[
+const FAMILIES: &[(&str, Reads)] = &[
     ("text-embedding-", bpe_openai::cl100k_base),
     ("chatgpt-4o", bpe_openai::o200k_base),
     ("gpt-4o", bpe_openai::o200k_base),
@@ -86,7 +89,9 @@ impl Counting {
         let messages = texts(prompt, &mut |text| {
             all += text.len();
             let left = PROMPT_MAX.saturating_sub(seen);
-            let part = text.get(..text.floor_char_boundary(left.min(text.len()))).unwrap_or_default();
+            // Cut between two characters.
+            let end = (0..=left.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let part = text.get(..end).unwrap_or_default();
             seen += part.len();
             tokens += tokenizer.count(part) as u64;
         });
@@ -180,7 +185,8 @@ mod tests {
                 let mut words = Words::default();
                 let mut rest = text.as_str();
                 while !rest.is_empty() {
-                    let (piece, after) = rest.split_at(rest.ceil_char_boundary(step.min(rest.len())));
+                    let (piece, after) =
+                        rest.split_at((step.min(rest.len())..).find(|at| rest.is_char_boundary(*at)).unwrap());
                     words.add(piece.as_bytes(), counting, plain);
                     rest = after;
                     assert!(words.pending.len() <= PENDING_MAX + step + 4);

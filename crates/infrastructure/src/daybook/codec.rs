@@ -211,7 +211,8 @@ impl<'a> Reader<'a> {
 /// A kind of work as a word that lives as long as the process.
 fn word(text: &str) -> &'static str {
     static FOREIGN: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
-    let known = [Operation::Chat, Operation::Completion, Operation::Embedding].map(Operation::as_str);
+    let known =
+        [Operation::Chat, Operation::Completion, Operation::Embedding, Operation::Service].map(Operation::as_str);
     if let Some(known) = known.into_iter().find(|known| *known == text) {
         return known;
     }

@@ -63,7 +63,7 @@ impl Tab {
             listed: listed.as_ref(),
             bytes: call.payload.prompt.len() + call.payload.tools.len(),
             output_max: call.output_max,
-            answers: call.operation != Operation::Embedding,
+            answers: speaks(call.operation),
             streams: call.stream,
             now: at,
         };
@@ -119,9 +119,9 @@ impl Tab {
 
     /// What a whole answer that says nothing about it consumed.
     pub(super) fn counted_whole(&self, answer: &[u8]) -> Usage {
-        let output = match self.operation {
-            Operation::Embedding => Tokens(0),
-            _ => self
+        let output = match speaks(self.operation) {
+            false => Tokens(0),
+            true => self
                 .counting
                 .answer(answer, self.till.reading.answer)
                 .unwrap_or_else(|| guessed(answer, self.till.reading.answer)),
@@ -131,11 +131,17 @@ impl Tab {
 
     /// What the attempt consumed where nobody says: its prompt as counted or guessed, and so much of an answer.
     pub(super) fn counted(&self, output: Tokens) -> Usage {
+        if self.operation == Operation::Service {
+            // There are no tokens to be counted, so nothing is estimated.
+            return Usage::default();
+        }
+        let output = if speaks(self.operation) { output } else { Tokens(0) };
         Usage { input: self.prompt(), output, estimated: true, ..Usage::default() }
     }
 
     /// What has been consumed while the answer flows, with the prompt as it was guessed.
     fn flowed(&self, output: Tokens) -> Usage {
+        let output = if speaks(self.operation) { output } else { Tokens(0) };
         Usage { output, ..self.draft.usage }
     }
 
@@ -271,6 +277,11 @@ impl Drop for Tab {
             self.forget();
         }
     }
+}
+
+/// Whether answers to this kind of work are made of tokens.
+const fn speaks(operation: Operation) -> bool {
+    matches!(operation, Operation::Chat | Operation::Completion)
 }
 
 /// How an answer ended that broke off with an error.

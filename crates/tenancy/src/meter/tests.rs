@@ -210,6 +210,7 @@ fn world(model: &str, budgets: &str, stream: bool, book: Notebook) -> World {
         affinity: None,
         output_max: None,
         forward: Arc::new([]),
+        plain: None,
     };
     let attempt = Attempt { call, deployment, tried: Vec::new(), deadline: now + Duration::from_secs(9) };
     World { till, book, ctx, attempt }

@@ -222,7 +222,7 @@ impl World {
         }
         match answered.map(|reply| reply.into_parts().1) {
             Ok(Body::Whole(_)) => self.seen[call].whole = true,
-            Ok(Body::Stream(deltas)) => life.flowing.push((call, deltas)),
+            Ok(Body::Stream(deltas) | Body::Flow(deltas)) => life.flowing.push((call, deltas)),
             Err(_) => self.seen[call].refused = true,
         }
     }
@@ -372,6 +372,7 @@ fn request(call: usize, tenant: usize, stream: bool) -> (Ctx, Attempt) {
         affinity: None,
         output_max: None,
         forward: Arc::new([]),
+        plain: None,
     };
     (ctx, Attempt { call, deployment, tried: Vec::new(), deadline: now + Duration::from_secs(9) })
 }
