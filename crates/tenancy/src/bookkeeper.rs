@@ -146,7 +146,7 @@ impl Bookkeeper {
         rest
     }
 
-    /// Brings to the purse what the ledger knows: of tenants nothing is known of yet, or of all.
+    /// Brings to the purse what the ledger knows: of tenants nothing is known of yet, or of all that call.
     ///
     /// # Errors
     /// When the ledger does not answer.
@@ -328,3 +328,6 @@ impl Past for Instant {
 fn hung() -> Fault {
     Fault::Down(format!("no answer within {} s", PATIENCE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests;

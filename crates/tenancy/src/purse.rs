@@ -50,6 +50,8 @@ pub(crate) struct Account {
     books: Mutex<Books>,
     /// Whether it is among those that want to be loaded.
     wanting: AtomicBool,
+    /// Whether anything was asked of it since it was last loaded.
+    touched: AtomicBool,
 }
 
 /// What a call asks for.
@@ -141,13 +143,9 @@ impl Purse {
         let blind = !self.strict.load(Ordering::Relaxed);
         let mut books = account.lock();
         let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
-        books.balance.wanted |= prepaid;
+        books.want(prepaid, monthly);
         books.currency = billing.currency();
-        let mut before = 0;
-        if monthly {
-            before = books.month.used(ask.now);
-            books.month.wanted = true;
-        }
+        let before = if monthly { books.month.used(ask.now) } else { 0 };
         let habit = books.habit(ask.model);
         let most = ask.output_max.map_or(u64::MAX, |max| max.0);
         let output = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
@@ -174,7 +172,8 @@ impl Purse {
             Err(_) if likely.is_zero() => None,
             Err(unknown) => Some(unknown),
         };
-        let wanting = !books.loaded();
+        let wanting = books.unloaded;
+        account.touched.store(true, Ordering::Relaxed);
         if let Some(spent) = refused {
             drop(books);
             self.want(wanting, &account);
@@ -218,8 +217,8 @@ impl Purse {
         }
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(accounts.entry(tenant.clone()).or_insert_with(|| {
-            let (books, wanting) = (Mutex::default(), AtomicBool::new(false));
-            Arc::new(Account { tenant: tenant.clone(), books, wanting })
+            let (books, wanting, touched) = Default::default();
+            Arc::new(Account { tenant: tenant.clone(), books, wanting, touched })
         }))
     }
 

@@ -1,7 +1,9 @@
 //! What is written is read again, by this process or the next.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use kernel::store::Daybook as _;
@@ -217,4 +219,43 @@ fn many_threads_lose_nothing() {
     found.sort_unstable();
     assert_eq!(found, (0..20_000).collect::<Vec<_>>());
     assert!(!daybook.shared.stopping.load(Ordering::Relaxed));
+}
+
+/// Tells the child where to write.
+const CHILD: &str = "SLUICE_DAYBOOK_OF_A_CHILD";
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_said_it_wrote() {
+    for round in 0..8u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["daybook::tests::writes_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut numbers = said.filter_map(|line| line.strip_prefix("wrote ")?.parse::<i128>().ok());
+        let enough = 50 + 397 * i128::from(round);
+        let mut last = numbers.find(|number| *number >= enough).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        last = numbers.last().unwrap_or(last);
+        let found = amounts(&drain(&open(dir.path())).0);
+        assert!(found.len() as i128 > last, "{} of {last}", found.len());
+        assert_eq!(found, (0..found.len() as i128).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+#[ignore = "what the test above kills"]
+fn writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let daybook = open(Path::new(&dir));
+    let mut out = std::io::stdout();
+    for nth in 0..1_000_000u32 {
+        daybook.close(&charge_of(nth.into(), nth.into()));
+        writeln!(out, "wrote {nth}").unwrap();
+        out.flush().unwrap();
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Books {
     pub(super) month: Included,
     /// The currency of its plan.
     pub(super) currency: Currency,
+    /// Whether there may be something that the ledger has not been asked about.
+    pub(super) unloaded: bool,
 }
 
 /// What is spent under one budget, or under several that count the same.
@@ -127,6 +129,7 @@ impl Books {
             let Some(counters) = counters else { continue };
             let at = counters.iter().position(|counter| counter.is(budget)).unwrap_or_else(|| {
                 counters.push(Counter::new(budget, now));
+                self.unloaded = true;
                 counters.len() - 1
             });
             if let Some(counter) = counters.get_mut(at) {
@@ -136,6 +139,13 @@ impl Books {
             limits.push(Limit { key: by_key, at, limit: budget.limit, per: budget.per, hard: budget.hard, first });
         }
         limits
+    }
+
+    /// From now on its balance, or its month's tokens, are asked for.
+    pub(super) fn want(&mut self, balance: bool, month: bool) {
+        self.unloaded |= (balance && !self.balance.wanted) || (month && !self.month.wanted);
+        self.balance.wanted |= balance;
+        self.month.wanted |= month;
     }
 
     /// What may still be spent of everything that has an end; `None`: nothing has.

@@ -4,8 +4,8 @@
 //! Whoever posts charges does this as well, one after the other: then what is read of the ledger and what is settled here
 //! but not posted add up exactly.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use kernel::contract::Period;
 use kernel::store::Fault;
@@ -31,33 +31,33 @@ struct Answers {
 }
 
 impl Purse {
-    /// Asks the ledger about tenants that nothing is known of yet; with `all`, about every one again.
+    /// Asks the ledger about tenants that nothing is known of yet; with `again`, about all that were asked for something
+    /// since the last time. May be given up in the middle: what is left is done the next time.
     ///
     /// # Errors
-    /// When the ledger does not answer: those not loaded yet stay on the list.
-    pub async fn load(&self, ledger: &dyn Ledger, all: bool) -> Result<(), Fault> {
-        let mut asked = std::mem::take(&mut *self.wanting.lock().unwrap_or_else(PoisonError::into_inner));
-        if all {
-            asked = self.accounts.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    /// When the ledger does not answer.
+    pub async fn load(&self, ledger: &dyn Ledger, again: bool) -> Result<(), Fault> {
+        let mut touched: Vec<Arc<Account>> = Vec::new();
+        if again {
+            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+            touched.extend(accounts.values().filter(|account| account.touched.load(Ordering::Relaxed)).cloned());
         }
-        let mut failed = None;
-        for account in asked {
+        loop {
+            let wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(account) = wanting.or_else(|| touched.pop()) else { return Ok(()) };
+            // From here on the next call that finds it not loaded puts it on the list again.
             account.wanting.store(false, Ordering::Release);
-            let questions = account.questions();
-            let answers = match &failed {
-                None => questions.ask(ledger).await,
-                Some(fault) => Err(Fault::clone(fault)),
-            };
-            match answers {
+            account.touched.store(false, Ordering::Relaxed);
+            match account.questions().ask(ledger).await {
                 Ok(answers) => account.lock().load(&answers),
                 Err(fault) => {
-                    let wanting = !account.lock().loaded();
-                    self.want(wanting, &account);
-                    failed = Some(fault);
+                    account.touched.store(true, Ordering::Relaxed);
+                    let unloaded = account.lock().unloaded;
+                    self.want(unloaded, &account);
+                    return Err(fault);
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
     }
 
     /// Tenants that the ledger has not been asked about.
@@ -97,7 +97,7 @@ impl Questions {
 
 impl Books {
     /// Whether the ledger has told all there is to know.
-    pub(super) fn loaded(&mut self) -> bool {
+    fn loaded(&mut self) -> bool {
         let rest = (self.balance.loaded || !self.balance.wanted) && (self.month.loaded || !self.month.wanted);
         rest && self.counters().all(|(_, counter)| counter.loaded)
     }
@@ -127,6 +127,7 @@ impl Books {
             self.balance.posted = balance.credits - balance.debits;
             self.balance.loaded = true;
         }
+        self.unloaded = !self.loaded();
     }
 }
 
