@@ -37,6 +37,8 @@ const SHEET_MIN: u64 = 64 << 10;
 const SHEETS_PER_CORE: u64 = 8;
 /// Files kept ready. One fills in half a second at the highest rates.
 const SPARES: usize = 2;
+/// Bound: ends that cost nothing and found no room; some tens of megabytes.
+const BEYOND_MAX: usize = 100_000;
 /// Where it lies within a data directory.
 const DIRECTORY: &str = "daybook";
 
@@ -140,13 +142,13 @@ impl kernel::store::Daybook for Daybook {
 
     fn close(&self, charge: &Charge) {
         if self.shared.write(Urgency::Ends, |to| codec::closed(to, charge)).is_err() {
-            lock(&self.shared.beyond).push_back(Entry::Closed(Box::new(charge.clone())));
+            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), !charge.amount.is_zero());
         }
     }
 
     fn void(&self, id: PostingId) {
         if self.shared.write(Urgency::Ends, |to| codec::void(to, id)).is_err() {
-            lock(&self.shared.beyond).push_back(Entry::Void(id));
+            self.shared.keep_beyond(Entry::Void(id), false);
         }
     }
 
@@ -222,6 +224,15 @@ impl Shared {
             if let Some((sheet, _)) = current.replace(next) {
                 sheet.seal();
             }
+        }
+    }
+
+    /// Keeps an end in memory that found no room. Ends that cost nothing go on to come while it is full: of them not all
+    /// are kept. Those that cost something are as many as had begun when it became full.
+    fn keep_beyond(&self, entry: Entry, costs: bool) {
+        let mut beyond = lock(&self.beyond);
+        if costs || beyond.len() < BEYOND_MAX {
+            beyond.push_back(entry);
         }
     }
 

@@ -143,7 +143,7 @@ impl World {
         let mut world =
             Self { disk, random: Random::seeded(seed ^ 0x5EED), seen: Vec::new(), paid: 0, tally: Tally::default() };
         while world.tally.crashes < crashes {
-            let fuse = 1 + world.random.below(120) as u64;
+            let fuse = 1 + world.random.below(60) as u64;
             world.disk.begin(fuse);
             let mut life = world.begin();
             while !world.disk.dead() {
