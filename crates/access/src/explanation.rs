@@ -108,6 +108,7 @@ mod tests {
             weight: 1,
             instances: Vec::new(),
             names: names.into_iter().map(Into::into).collect(),
+            gpus: Vec::new(),
             label: "m@v".into(),
         };
         Decision {

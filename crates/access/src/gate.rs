@@ -30,9 +30,15 @@ use crate::door::{Machine, Outgoing, Said, Target, Visit};
 use crate::listener::Peer;
 
 /// Every gate. The order is the one of a config that does not say.
-pub const KINDS: &[Kind<Row>] =
-    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, rate_limit::KIND, preprocess::KIND];
-    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, verify_signature::KIND, preprocess::KIND];
+pub const KINDS: &[Kind<Row>] = &[
+    access_log::KIND,
+    cors::KIND,
+    ip_filter::KIND,
+    authenticate::KIND,
+    verify_signature::KIND,
+    rate_limit::KIND,
+    preprocess::KIND,
+];
 
 /// What a row of the table says beside the name.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,10 @@
 //! What lies outside the process, behind types the rest of Sluice can use.
 //!
-//! Each module is one driver: the configuration file, the store, the telemetry. Drivers move bytes and report faults with
+//! Each module is one driver: the configuration file, the daybook, the store, the telemetry. Drivers move bytes and report faults with
 //! their place; they hold no business rules and know no section of the configuration by name.
 
 pub mod config;
+pub mod daybook;
 pub mod fetch;
 pub mod redis;
 pub mod store;

@@ -53,6 +53,8 @@ pub struct Deployment {
     pub instances: Vec<InstanceId>,
     /// Their names, in the same order.
     pub names: Vec<Arc<str>>,
+    /// GPUs of each, in thousandths, in the same order; empty where none needs any.
+    pub gpus: Vec<u64>,
     /// `model@version`, as told in `x-sluice-model`.
     pub label: Arc<str>,
 }

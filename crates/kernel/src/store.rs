@@ -1,8 +1,10 @@
 //! What must outlive the process: who there is, and what they owe.
 //!
-//! Two ports, usually one database behind both. Drivers live in `infrastructure`, the rules in `tenancy`: a driver keeps
-//! rows and what is unique, and judges nothing. Nothing on the way of a call waits for a store.
+//! A registry and a ledger, usually one database behind both, and a daybook on the local disk. Drivers live in
+//! `infrastructure`, the rules in `tenancy`: a driver keeps rows and what is unique, and judges nothing. Nothing on the
+//! way of a call waits for a store.
 
+pub mod daybook;
 pub mod ledger;
 pub mod registry;
 
@@ -10,6 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+pub use daybook::Daybook;
 pub use ledger::Ledger;
 pub use registry::Registry;
 

@@ -145,6 +145,7 @@ mod tests {
                 weight,
                 instances,
                 names: Vec::new(),
+                gpus: Vec::new(),
                 label: "m".into(),
             })
         };

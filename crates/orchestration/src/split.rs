@@ -42,6 +42,7 @@ mod tests {
                 weight: *weight,
                 instances: Vec::new(),
                 names: Vec::new(),
+                gpus: Vec::new(),
                 label,
             })
         };

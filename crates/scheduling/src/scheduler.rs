@@ -343,6 +343,7 @@ mod tests {
             weight: 1,
             instances: vec![InstanceId(0)],
             names: vec!["i".into()],
+            gpus: Vec::new(),
             label: "m@v".into(),
         };
         let payload = Arc::new(Payload {

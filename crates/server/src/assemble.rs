@@ -1,7 +1,7 @@
 //! The machine, one line per stage.
 //!
-//! A call goes from the door to the orchestrator (what to try), to the scheduler (when and where), to the fleet (who
-//! answers), and the reply comes back through the same calls. A reload builds a new machine over the same [`State`].
+//! A call goes from the door to the orchestrator (what to try), to the meter (what it costs), to the scheduler (when and
+//! where), to the fleet (who answers), and the reply comes back through the same calls. A reload builds a new machine over the same [`State`].
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,18 +16,20 @@ use kernel::sight::{Gauges, Sample};
 use models::Fleet;
 use orchestration::Orchestrator;
 use scheduling::Scheduler;
-use tenancy::{Limiter, Register};
+use tenancy::{Limiter, Meter, Register};
 
 use crate::config::Loaded;
+use crate::money::Money;
 
 /// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys and nonces; what is
-/// taken of limits.
+/// taken of limits, and what is spent.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
     pub(crate) credentials: Arc<access::credential::State>,
     pub(crate) limits: Arc<Limiter>,
+    pub(crate) money: Money,
 }
 
 /// The stages that somebody must look after while they run.
@@ -52,7 +54,9 @@ pub(crate) fn assemble(
     let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
-    let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
+    tenancy::tokens::warm(roster.models.keys().map(|model| model.as_str().into()));
+    let meter = Arc::new(Meter::new(scheduler.clone(), Arc::clone(&state.money.till)));
+    let core = Arc::new(Orchestrator::new(&roster, meter));
     // Stages around the core (limits, budgets, cache) are layered here, outermost first.
     let machine = Machine {
         version: format!("{generation}-{}", loaded.print).into(),

@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod enrolment;
 mod environment;
+mod money;
 mod reload;
 mod serve;
 mod shutdown;

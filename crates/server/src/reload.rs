@@ -47,6 +47,7 @@ impl Running {
             Arc::clone(&self.register) as _,
             Arc::clone(&self.state.limits) as _,
             self.stages.load_full() as _,
+            Arc::new(self.state.money.clone()) as _,
         ]
     }
 

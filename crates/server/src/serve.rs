@@ -13,11 +13,13 @@ use infrastructure::redis::Redis;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use kernel::Moment;
 use kernel::fetch::Fetch;
+use kernel::store::Ledger;
 use scheduling::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
 use crate::cli::ServeArgs;
+use crate::money::Money;
 use crate::reload::Running;
 use crate::shutdown::{self, Signals};
 use crate::source::{self, Source};
@@ -45,8 +47,12 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     environment::raise_file_limit();
 
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
-    let state = State::default();
     let (store, register) = enrolment::open(config, &args.data_dir).await?;
+    let ledger = Arc::clone(&store) as Arc<dyn Ledger>;
+    let money = Money::open(&args.data_dir, threads, Some((ledger, None)))
+        .context("cannot make the daybook in the data directory")?;
+    money.price(&register);
+    let state = State { money, ..State::default() };
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::new(config.issuers.ca.as_deref()).context("issuers.ca")?);
     let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token, &fetch);
@@ -92,10 +98,21 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (accepting, stopping) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = tokio::task::JoinSet::new();
     look_after(&running, &mut tasks);
+    tasks.spawn({
+        let running = Arc::clone(&running);
+        async move {
+            running.state.money.follow(&running.register).await;
+            Ok(())
+        }
+    });
     if let Some(redis) = &config.storage.redis {
         let (limits, share) = (Arc::clone(&running.state.limits), Redis::new(redis).context("storage.redis")?);
         tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
     }
+    let kept = running.state.money.keeper.clone().map(|keeper| {
+        let stop = stopping.clone();
+        tokio::spawn(async move { keeper.run(stop.cancelled_owned()).await })
+    });
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {
@@ -123,9 +140,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     eprint!("{banner}");
 
     wait(&mut signals, &mut tasks).await;
-    shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals).await;
+    let closing = || running.state.money.till.stop();
+    shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals, closing).await;
     running.cores.stop();
     stopping.cancel();
+    if let Some(kept) = kept {
+        // What the last calls cost.
+        drop(kept.await);
+    }
     enrolment::close(&store, &running.register).await;
     drop(rounds);
     tracing::info!("stopped");

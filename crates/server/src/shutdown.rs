@@ -44,13 +44,15 @@ pub(crate) async fn asked() {
     }
 }
 
-/// Empties the house. A second signal cuts every wait short.
+/// Empties the house. A second signal cuts every wait short. `closing` is called before those who are still inside must
+/// leave.
 pub(crate) async fn finish(
     settings: &ShutdownSettings,
     door: &Door,
     cores: &Cores,
     accepting: &CancellationToken,
     signals: &mut Signals,
+    closing: impl FnOnce(),
 ) {
     tracing::info!(inside = door.inside(), "stopping");
     door.drain();
@@ -67,6 +69,7 @@ pub(crate) async fn finish(
         () = signals.asked() => tracing::warn!("asked twice: not waiting any longer"),
     }
     accepting.cancel();
+    closing();
     door.close();
     empty(door, cores, LAST_WORDS).await;
 }

@@ -18,6 +18,7 @@ mod tenants;
 mod tests;
 mod texts;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -36,7 +37,7 @@ pub use self::keys::{MadeKey, OVERLAP, OVERLAP_MAX, key_fields};
 pub use self::plans::plan_fields;
 pub use self::prices::validate_price;
 pub use self::tenants::tenant_fields;
-use crate::{Pepper, PlanSettings, TenantSettings};
+use crate::{Pepper, PlanSettings, TenantSettings, catalogue};
 
 /// What a config declares.
 #[derive(Debug, Clone, Default)]
@@ -137,6 +138,15 @@ impl Register {
     /// What calls are charged by, as the store keeps it.
     pub fn tariff(&self) -> Arc<Tariff> {
         self.tariff.load_full()
+    }
+
+    /// The prices that are in force or will be: the config's and the store's.
+    pub fn in_force(&self) -> Vec<Price> {
+        let declared = self.declared();
+        let stored = self.tariff();
+        let mut seen = HashSet::new();
+        let kept = stored.prices.iter().filter_map(|row| serde_json::from_str::<Price>(&row.terms).ok());
+        declared.prices.iter().cloned().chain(kept).filter(|price| seen.insert(catalogue::id(price))).collect()
     }
 
     /// Tells when something was published: the number goes up.

@@ -5,3 +5,4 @@ pub mod fault;
 pub mod preprocess;
 pub mod request;
 pub mod stream;
+pub mod words;

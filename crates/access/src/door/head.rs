@@ -22,6 +22,7 @@ const POSITION: HeaderName = HeaderName::from_static("x-sluice-queue-position");
 const ESTIMATE: HeaderName = HeaderName::from_static("x-sluice-queue-estimate-ms");
 const EXPLAIN: HeaderName = HeaderName::from_static("x-sluice-explain");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-sluice-attempts");
+const COST: HeaderName = HeaderName::from_static("x-sluice-cost");
 const CONFIG: HeaderName = HeaderName::from_static("x-sluice-config");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -140,6 +141,9 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
         headers.extend(HeaderValue::from_str(&deployment.label).ok().map(|label| (MODEL, label)));
         headers.extend(HeaderValue::from_str(instance).ok().map(|instance| (INSTANCE, instance)));
         headers.insert(ATTEMPTS, number(u64::from(journal.attempts)));
+    }
+    if let Some((amount, currency)) = journal.cost.filter(|(amount, _)| amount.is_positive()) {
+        headers.extend(HeaderValue::from_str(&format!("{amount} {currency}")).ok().map(|cost| (COST, cost)));
     }
     let queued = u64::try_from(journal.queued.as_millis()).unwrap_or(u64::MAX);
     headers.insert(QUEUE, number(queued));

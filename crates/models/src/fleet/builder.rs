@@ -14,6 +14,9 @@ use crate::load::Sampling;
 use crate::provider;
 use crate::settings::{InstanceSettings, ModelSettings, NodeSettings, VersionSettings};
 
+/// The resource that GPU time is told by.
+const GPU: &str = "gpu";
+
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) vitals: HashMap<u64, Weak<Vitals>>,
@@ -83,6 +86,7 @@ impl Builder<'_> {
             weight: version.weight,
             instances: ids.clone(),
             names: version.instances.iter().enumerate().map(|(nth, one)| name_of(model, one, nth)).collect(),
+            gpus: gpus(version),
             label: format!("{}@{}", model.model_name, version.version).into(),
         });
         for (at, instance) in version.instances.iter().enumerate() {
@@ -149,6 +153,16 @@ impl Builder<'_> {
             vitals,
         })
     }
+}
+
+/// The GPUs of a version's instances, as they say they need them.
+fn gpus(version: &VersionSettings) -> Vec<u64> {
+    let of = |instance: &InstanceSettings| {
+        let amounts = instance.needs.amounts();
+        amounts.iter().find(|amount| &*amount.name == GPU).map_or(0, |amount| amount.milli)
+    };
+    let all: Vec<u64> = version.instances.iter().map(of).collect();
+    if all.iter().any(|gpus| *gpus > 0) { all } else { Vec::new() }
 }
 
 /// What an instance is called: its name, else its host and port, else what answers.

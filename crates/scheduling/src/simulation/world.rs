@@ -228,6 +228,7 @@ fn deployment(scene: &Scene, index: usize) -> Arc<Deployment> {
         weight: 1,
         instances: instances.clone().map(InstanceId).collect(),
         names: instances.map(|at| format!("i{at}").into()).collect(),
+        gpus: Vec::new(),
         label: format!("m{index}@v").into(),
     })
 }
@@ -260,6 +261,7 @@ async fn client(number: usize, call: &Call, backends: &Arc<Backends>, current: &
             weight: 1,
             instances: (0..instances).map(InstanceId).collect(),
             names: Vec::new(),
+            gpus: Vec::new(),
             label: Arc::clone(&deployment.label),
         });
         let mut attempt =

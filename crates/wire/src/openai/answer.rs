@@ -31,7 +31,10 @@ struct Fields<'a> {
 #[derive(Deserialize, Default)]
 struct Details {
     cached_tokens: Option<u64>,
+    /// Wire: servers that pass Anthropic's caching on report here what was written to it.
+    cache_creation_tokens: Option<u64>,
     reasoning_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -40,6 +43,9 @@ struct Counts {
     completion_tokens: Option<u64>,
     prompt_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
+    /// Wire: LiteLLM and OpenRouter report Anthropic's cache in Anthropic's own words, beside or in place of the details.
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
 }
 
 const USAGE_KEY: &[u8] = b"\"usage\"";
@@ -54,6 +60,8 @@ impl Counts {
                 "completion_tokens" => once(&mut counts.completion_tokens, number(raw)?)?,
                 "prompt_tokens_details" => once(&mut counts.prompt_tokens_details, Details::scanned(raw)?)?,
                 "completion_tokens_details" => once(&mut counts.completion_tokens_details, Details::scanned(raw)?)?,
+                "cache_creation_input_tokens" => once(&mut counts.cache_creation_input_tokens, number(raw)?)?,
+                "cache_read_input_tokens" => once(&mut counts.cache_read_input_tokens, number(raw)?)?,
                 _ => {}
             }
         }
@@ -70,7 +78,9 @@ impl Details {
         while let Some((name, raw)) = members.next()? {
             match name {
                 "cached_tokens" => once(&mut details.cached_tokens, number(raw)?)?,
+                "cache_creation_tokens" => once(&mut details.cache_creation_tokens, number(raw)?)?,
                 "reasoning_tokens" => once(&mut details.reasoning_tokens, number(raw)?)?,
+                "audio_tokens" => once(&mut details.audio_tokens, number(raw)?)?,
                 _ => {}
             }
         }
@@ -145,14 +155,17 @@ pub(crate) fn usage(raw: &str) -> Option<Usage> {
 
 fn counted(counts: Counts) -> Option<Usage> {
     counts.prompt_tokens.or(counts.completion_tokens)?;
-    let of = |details: Option<Details>, pick: fn(&Details) -> Option<u64>| {
-        Tokens(details.as_ref().and_then(pick).unwrap_or(0))
-    };
+    let read = counts.prompt_tokens_details.unwrap_or_default();
+    let written = counts.completion_tokens_details.unwrap_or_default();
+    let tokens = |said: Option<u64>, otherwise: Option<u64>| Tokens(said.or(otherwise).unwrap_or(0));
     Some(Usage {
-        input: Tokens(counts.prompt_tokens.unwrap_or(0)),
-        cached: of(counts.prompt_tokens_details, |details| details.cached_tokens),
-        output: Tokens(counts.completion_tokens.unwrap_or(0)),
-        reasoning: of(counts.completion_tokens_details, |details| details.reasoning_tokens),
+        input: tokens(counts.prompt_tokens, None),
+        cached: tokens(read.cached_tokens, counts.cache_read_input_tokens),
+        cache_write: tokens(read.cache_creation_tokens, counts.cache_creation_input_tokens),
+        audio_input: tokens(read.audio_tokens, None),
+        output: tokens(counts.completion_tokens, None),
+        reasoning: tokens(written.reasoning_tokens, None),
+        audio_output: tokens(written.audio_tokens, None),
         ..Usage::default()
     })
 }
@@ -178,6 +191,23 @@ mod tests {
             Usage { input: Tokens(10), cached: Tokens(4), output: Tokens(5), reasoning: Tokens(2), ..Usage::default() };
         assert_eq!(read(body), Answer::Good(Some(expected)));
         assert_eq!(read(br#"{"usage":null}"#), Answer::Good(None));
+    }
+
+    #[test]
+    fn sound_and_writes_to_a_cache_are_classes_of_their_own() {
+        let body = br#"{"usage":{"prompt_tokens":100,"completion_tokens":50,"cache_creation_input_tokens":30,
+            "cache_read_input_tokens":20,"prompt_tokens_details":{"audio_tokens":7},
+            "completion_tokens_details":{"audio_tokens":9,"reasoning_tokens":0}}}"#;
+        let expected = Usage {
+            input: Tokens(100),
+            cached: Tokens(20),
+            cache_write: Tokens(30),
+            audio_input: Tokens(7),
+            output: Tokens(50),
+            audio_output: Tokens(9),
+            ..Usage::default()
+        };
+        assert_eq!(read(body), Answer::Good(Some(expected)));
     }
 
     #[test]

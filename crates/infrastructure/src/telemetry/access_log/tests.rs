@@ -49,6 +49,7 @@ fn full() -> Receipt {
         weight: 1,
         instances: Vec::new(),
         names: Vec::new(),
+        gpus: Vec::new(),
         label: "demo@v1".into(),
     };
     let usage = Usage {

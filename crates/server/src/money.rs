@@ -1,0 +1,80 @@
+//! What calls are charged with, put together once: the purse, the daybook, and whoever keeps the ledger.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use infrastructure::daybook::{BYTES_MAX, Daybook};
+use kernel::sight::{Gauges, Sample};
+use kernel::store::daybook::Unkept;
+use kernel::store::{Ledger, Registry};
+use tenancy::tokens::Reading;
+use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
+
+/// Purse and daybook, and the bookkeeper where there is a ledger.
+#[derive(Clone)]
+pub(crate) struct Money {
+    pub(crate) till: Arc<Till>,
+    pub(crate) keeper: Option<Arc<Bookkeeper>>,
+}
+
+/// Where charges are kept, and who is told when keys were used.
+pub(crate) type Store = (Arc<dyn Ledger>, Option<Arc<dyn Registry>>);
+
+/// Where words are in the dialect that backends speak.
+const READING: Reading = Reading { prompt: wire::openai::words::prompt, answer: wire::openai::words::answer };
+
+impl Default for Money {
+    /// Budgets that are counted in memory, and nothing kept.
+    fn default() -> Self {
+        Self { till: Till::new(purse(), Arc::new(Unkept), READING), keeper: None }
+    }
+}
+
+impl Money {
+    /// For so many cores; where there is a store, what calls cost is written down in the data directory first.
+    ///
+    /// # Errors
+    /// When the daybook's files cannot be made.
+    pub(crate) fn open(data_dir: &Path, cores: usize, store: Option<Store>) -> io::Result<Self> {
+        let Some((ledger, registry)) = store else { return Ok(Self::default()) };
+        let daybook = Arc::new(Daybook::open(data_dir, cores, BYTES_MAX)?);
+        let purse = purse();
+        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, registry, Arc::clone(&purse));
+        Ok(Self { till: Till::new(purse, daybook, READING), keeper: Some(keeper) })
+    }
+}
+
+impl Money {
+    /// Puts the prices in force that the register knows.
+    pub(crate) fn price(&self, register: &Register) {
+        self.till.catalogue.store(Arc::new(Catalogue::new(register.in_force())));
+    }
+
+    /// The same whenever they change. Never returns.
+    pub(crate) async fn follow(&self, register: &Register) {
+        let mut changes = register.changes();
+        loop {
+            self.price(register);
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Gauges for Money {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        self.till.show(to);
+        if let Some(keeper) = &self.keeper {
+            keeper.show(to);
+        }
+    }
+}
+
+fn purse() -> Arc<Purse> {
+    Purse::new(|notice| {
+        let whose = if notice.key { "a key of the tenant" } else { "the tenant" };
+        tracing::warn!(tenant = %notice.tenant, limit = %notice.limit, spent = %notice.spent, "a soft budget of {whose} is spent");
+    })
+}

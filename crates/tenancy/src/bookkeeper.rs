@@ -1,0 +1,333 @@
+//! Whoever reads the daybook and keeps the ledger.
+//!
+//! Works beside the calls, in batches, and again and again until a batch is posted: a ledger that is down or hung holds up
+//! nobody but it. After a crash it first posts what the earlier process has left, and closes what was open then. It also
+//! brings to the purse what the ledger knows, between two batches, so that the two never count a charge twice. Every step
+//! can be repeated: what was posted already is known to the ledger by its id.
+
+mod desk;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kernel::sight::{Gauges, Sample};
+use kernel::store::ledger::{Batch, Charge, Ledger};
+use kernel::store::{Daybook, Fault, Registry};
+use kernel::{KeyId, Timestamp};
+use tokio::time::{Instant, timeout};
+
+pub use self::desk::Desk;
+use crate::Purse;
+
+/// How often the daybook is looked at when there was nothing in it.
+const TICK: Duration = Duration::from_millis(50);
+/// Bound: bytes read at once: some thousand charges, which a ledger takes in one transaction of some tens of milliseconds.
+const PAGE: usize = 1 << 20;
+/// Bound: how long a ledger may take for a batch before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a failure: at first, and at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often the purse is told anew what other nodes have spent and tenants have paid in.
+const REFRESH: Duration = Duration::from_secs(5);
+/// How often it is written down when keys were last used.
+const USED: Duration = Duration::from_secs(10);
+/// Bound: keys whose last use waits to be written down.
+const USED_MAX: usize = 100_000;
+/// Bound: how long Sluice waits at its end for a ledger to take the rest. What it does not take is posted after the next
+/// start.
+const LAST: Duration = Duration::from_secs(5);
+
+/// Posts what is in a daybook.
+pub struct Bookkeeper {
+    daybook: Arc<dyn Daybook>,
+    ledger: Arc<dyn Ledger>,
+    registry: Option<Arc<dyn Registry>>,
+    purse: Arc<Purse>,
+    used: Mutex<HashMap<KeyId, Timestamp>>,
+    posted: AtomicU64,
+    failures: AtomicU64,
+    rejected: AtomicU64,
+    killed: AtomicU64,
+    open: AtomicU64,
+    waiting: AtomicU64,
+    /// When the oldest charge that waits to be posted ended; 0: none waits.
+    oldest: AtomicI64,
+}
+
+/// What came of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done, and there may be more.
+    Went,
+    /// There is nothing to do.
+    Idle,
+    /// The ledger did not take what it was given.
+    Failed(Fault),
+}
+
+impl Bookkeeper {
+    /// A bookkeeper between a daybook and a ledger. The registry is told when keys were used.
+    pub fn new(
+        daybook: Arc<dyn Daybook>,
+        ledger: Arc<dyn Ledger>,
+        registry: Option<Arc<dyn Registry>>,
+        purse: Arc<Purse>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            daybook,
+            ledger,
+            registry,
+            purse,
+            used: Mutex::default(),
+            posted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            killed: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            oldest: AtomicI64::new(0),
+        })
+    }
+
+    /// Works until told to stop, then posts what is left, if that can be done soon.
+    pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
+        let mut desk = Desk::default();
+        let mut rhythm = Rhythm::new();
+        {
+            let mut stop = std::pin::pin!(stop);
+            loop {
+                let rest = self.turn(&mut desk, &mut rhythm).await;
+                tokio::select! {
+                    biased;
+                    () = &mut stop => break,
+                    () = tokio::time::sleep(rest) => {}
+                }
+            }
+        }
+        let last = async {
+            while self.step(&mut desk).await == Step::Went {}
+            self.tell_used().await;
+        };
+        if timeout(LAST, last).await.is_err() {
+            tracing::warn!("the store did not take what was left: it is posted after the next start");
+        }
+    }
+
+    /// One round; gives how long to rest after it.
+    async fn turn(&self, desk: &mut Desk, rhythm: &mut Rhythm) -> Duration {
+        let mut rest = match self.step(desk).await {
+            Step::Went => Duration::ZERO,
+            Step::Idle => TICK,
+            Step::Failed(fault) => {
+                let wait = rhythm.failed();
+                tracing::warn!(%fault, again_in = ?wait, "charges could not be posted: they are kept in the daybook");
+                return wait;
+            }
+        };
+        rhythm.backoff = BACKOFF_MIN;
+        // Only between batches do the ledger and what is not posted add up.
+        if desk.between() && (self.purse.unknown() > 0 || rhythm.refresh.is_past()) {
+            let all = rhythm.refresh.is_past();
+            if let Err(fault) = self.load(all).await {
+                rest = rhythm.failed();
+                tracing::warn!(%fault, again_in = ?rest, "what tenants have spent could not be read from the store");
+            } else if all {
+                rhythm.refresh = Instant::now() + REFRESH;
+            }
+        }
+        if rhythm.used.is_past() {
+            rhythm.used = Instant::now() + USED;
+            self.tell_used().await;
+        }
+        rest
+    }
+
+    /// Brings to the purse what the ledger knows: of tenants nothing is known of yet, or of all that call.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn load(&self, all: bool) -> Result<(), Fault> {
+        let asked = timeout(PATIENCE, self.purse.load(&*self.ledger, all));
+        let loaded = asked.await.unwrap_or_else(|_| Err(hung()));
+        if loaded.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        loaded
+    }
+
+    /// Posts a part of what waits, or reads on where nothing does.
+    pub async fn step(&self, desk: &mut Desk) -> Step {
+        let stepped = self.try_step(desk).await;
+        self.open.store(desk.open() as u64, Ordering::Relaxed);
+        self.waiting.store(desk.waiting.len() as u64, Ordering::Relaxed);
+        self.oldest.store(desk.waiting.front().map_or(0, |charge| charge.at.millis()), Ordering::Relaxed);
+        stepped
+    }
+
+    async fn try_step(&self, desk: &mut Desk) -> Step {
+        if !desk.waiting.is_empty() {
+            return self.post(desk).await;
+        }
+        if let Some(mark) = desk.done() {
+            if let Err(fault) = self.finish(desk, mark) {
+                return Step::Failed(Fault::Broken(format!("the daybook: {fault}")));
+            }
+            return Step::Went;
+        }
+        let page = match desk.held().map_or_else(|| self.daybook.read(PAGE), Ok) {
+            Ok(page) => page,
+            Err(fault) => return Step::Failed(Fault::Broken(format!("the daybook: {fault}"))),
+        };
+        let empty = page.entries.is_empty() && !page.past;
+        let killed = desk.take(page, &mut |key, at| self.use_of(key, at));
+        self.killed.fetch_add(killed, Ordering::Relaxed);
+        if empty && desk.waiting.is_empty() && !desk.unfinished() { Step::Idle } else { Step::Went }
+    }
+
+    /// Posts what waits, or less where a whole batch is not understood.
+    async fn post(&self, desk: &mut Desk) -> Step {
+        let charges: Vec<Charge> = desk.waiting.iter().take(desk.portion).cloned().collect();
+        let transfers = charges.iter().filter_map(Charge::transfer).collect();
+        let batch = Batch { charges, transfers };
+        let posting = timeout(PATIENCE, self.ledger.post(&batch));
+        let count = batch.charges.len();
+        match posting.await.unwrap_or_else(|_| Err(hung())) {
+            Ok(_) => {
+                if !desk.past {
+                    self.purse.posted(&batch.charges);
+                }
+                self.posted.fetch_add(count as u64, Ordering::Relaxed);
+                desk.posted(count);
+                Step::Went
+            }
+            Err(Fault::Down(why)) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Step::Failed(Fault::Down(why))
+            }
+            // Again would bring the same: the one that is not taken is looked for, so that the others are.
+            Err(_) if count > 1 => {
+                desk.portion = count / 2;
+                Step::Went
+            }
+            Err(fault) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+                if let Some(charge) = batch.charges.first() {
+                    tracing::error!(
+                        %fault, id = %charge.id, tenant = %charge.tenant, model = %charge.model,
+                        amount = %charge.amount, currency = %charge.currency, at = charge.at.millis(),
+                        input = charge.usage.input.0, output = charge.usage.output.0,
+                        "the store refuses a charge: it is left out of the ledger"
+                    );
+                }
+                desk.posted(1);
+                Step::Went
+            }
+        }
+    }
+
+    /// What was read is posted: the daybook may forget it, but for what is open still.
+    fn finish(&self, desk: &mut Desk, mark: u64) -> std::io::Result<()> {
+        self.daybook.posted(mark)?;
+        let backlog = self.daybook.backlog();
+        // Calls that take long hold on to files that are done with: beyond a quarter of the room they are copied on.
+        if backlog.files > backlog.most / 4 {
+            desk.carry(|draft, progress| self.daybook.carry(draft, progress).is_ok());
+        }
+        self.daybook.release(desk.needed().unwrap_or(u64::MAX).saturating_sub(1).min(mark))?;
+        desk.finished();
+        Ok(())
+    }
+
+    fn use_of(&self, key: &KeyId, at: Timestamp) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = used.get_mut(key) {
+            *last = at.max(*last);
+        } else if used.len() < USED_MAX {
+            used.insert(key.clone(), at);
+        }
+    }
+
+    /// Tells the registry when keys were used. Where it does not listen, the next use is told.
+    async fn tell_used(&self) {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(registry) = self.registry.as_ref().filter(|_| !used.is_empty()) else { return };
+        let used: Vec<_> = used.into_iter().collect();
+        if timeout(PATIENCE, registry.used(&used)).await.unwrap_or_else(|_| Err(hung())).is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Gauges for Bookkeeper {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        let backlog = self.daybook.backlog();
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        let age = if oldest == 0 { 0 } else { (Timestamp::now().millis() - oldest).max(0) };
+        let mut show = |name, help, counter, value| to(Sample { name, help, counter, labels: Vec::new(), value });
+        let get = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
+        show("sluice_daybook_backlog_bytes", "Bytes in the daybook that are not posted.", false, backlog.bytes as f64);
+        show("sluice_daybook_files_bytes", "Bytes that the daybook's files take.", false, backlog.files as f64);
+        show("sluice_daybook_files_max_bytes", "Bytes that they may take.", false, backlog.most as f64);
+        show("sluice_daybook_open_attempts", "Attempts that are not closed.", false, get(&self.open));
+        show("sluice_ledger_waiting_charges", "Charges read and not posted.", false, get(&self.waiting));
+        let help = "How long the oldest charge has waited to be posted.";
+        show("sluice_ledger_oldest_seconds", help, false, age as f64 / 1000.0);
+        show("sluice_ledger_posted_total", "Charges posted.", true, get(&self.posted));
+        show(
+            "sluice_ledger_failures_total",
+            "Times that the store did not do what it was asked.",
+            true,
+            get(&self.failures),
+        );
+        show("sluice_ledger_rejected_total", "Charges that the store refuses for good.", true, get(&self.rejected));
+        show(
+            "sluice_ledger_killed_total",
+            "Calls charged that a killed process had left open.",
+            true,
+            get(&self.killed),
+        );
+    }
+}
+
+/// When what is due next.
+struct Rhythm {
+    backoff: Duration,
+    refresh: Instant,
+    used: Instant,
+}
+
+impl Rhythm {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { backoff: BACKOFF_MIN, refresh: now + REFRESH, used: now + USED }
+    }
+
+    /// How long to wait after a failure: twice as long each time.
+    fn failed(&mut self) -> Duration {
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(BACKOFF_MAX);
+        wait
+    }
+}
+
+trait Past {
+    fn is_past(&self) -> bool;
+}
+
+impl Past for Instant {
+    fn is_past(&self) -> bool {
+        *self <= Instant::now()
+    }
+}
+
+fn hung() -> Fault {
+    Fault::Down(format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
+#[cfg(test)]
+mod tests;

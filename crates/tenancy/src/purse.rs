@@ -1,0 +1,360 @@
+//! Who may still spend, and how much: reserve, top up, settle, void.
+//!
+//! Nothing is sent to a backend without a reservation, at all levels at once: the tenant's budgets, the key's, those of
+//! some models, the balance paid in. Reservations are what a call will likely cost, never the worst it could; where little
+//! is left a call gets what is left, and more while its answer flows, until there is no more. A purse outlives configs.
+//! It never waits for a store: what the ledger knows is brought to it from outside.
+
+mod books;
+mod habit;
+pub mod loading;
+pub(crate) mod period;
+mod refusal;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use foldhash::fast::FixedState;
+use kernel::sight::{Gauges, Sample};
+use kernel::store::ledger::Charge;
+use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
+
+use self::books::{Books, Crossed, Limits, Spent};
+use crate::catalogue::Listed;
+use crate::rating;
+
+/// Answers shorter than this are hardly worth beginning: what is left must pay for so many tokens.
+const FEW: u64 = 16;
+/// How much more is reserved at once while an answer flows: an eighth of what there is of it, and at least so many tokens.
+const MORE: u64 = 64;
+const MORE_SHARE: u64 = 8;
+
+/// The purses of all tenants.
+pub struct Purse {
+    accounts: RwLock<HashMap<TenantId, Arc<Account>, FixedState>>,
+    /// Accounts that the ledger is to be asked about.
+    wanting: Mutex<Vec<Arc<Account>>>,
+    /// Whether calls are refused as long as nobody knows what is left.
+    strict: AtomicBool,
+    /// Who is told of soft budgets that are spent.
+    told: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
+    refused: AtomicU64,
+    cut_off: AtomicU64,
+    crossed: AtomicU64,
+}
+
+/// One tenant's purse.
+pub(crate) struct Account {
+    tenant: TenantId,
+    books: Mutex<Books>,
+    /// Whether it is among those that want to be loaded.
+    wanting: AtomicBool,
+    /// Whether anything was asked of it since it was last loaded.
+    touched: AtomicBool,
+}
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Who pays.
+    pub caller: &'a Caller,
+    /// The model called.
+    pub model: &'a ModelName,
+    /// Its price.
+    pub listed: Option<&'a Arc<Listed>>,
+    /// Bytes of its prompt.
+    pub bytes: usize,
+    /// Tokens of an answer it allows at most.
+    pub output_max: Option<Tokens>,
+    /// Whether it has an answer in tokens.
+    pub answers: bool,
+    /// Whether the answer can be cut off on its way.
+    pub streams: bool,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A soft budget has been spent.
+#[derive(Debug)]
+pub struct Notice<'a> {
+    /// Whose.
+    pub tenant: &'a TenantId,
+    /// Whether it is one of a single key.
+    pub key: bool,
+    /// The budget.
+    pub limit: Money,
+    /// What is spent.
+    pub spent: Money,
+}
+
+/// Money set aside for one attempt. Dropped before it is settled, it is free again.
+#[must_use = "a dropped reservation is free again"]
+pub struct Reservation {
+    purse: Arc<Purse>,
+    account: Arc<Account>,
+    caller: Caller,
+    model: ModelName,
+    listed: Option<Arc<Listed>>,
+    limits: Limits,
+    prepaid: bool,
+    /// What is set aside.
+    amount: Money,
+    /// Tokens used this month before it, and those set aside of the included ones.
+    before: u64,
+    tokens: u64,
+    bytes: usize,
+    /// What it was thought to consume.
+    pub estimate: Usage,
+    settled: bool,
+}
+
+// === impl Purse ===
+
+impl Purse {
+    /// Empty purses; `told` hears of soft budgets that are spent. It is called under no lock and must not block.
+    pub fn new(told: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            accounts: RwLock::default(),
+            wanting: Mutex::default(),
+            strict: AtomicBool::new(false),
+            told: Arc::new(told),
+            refused: AtomicU64::new(0),
+            cut_off: AtomicU64::new(0),
+            crossed: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether calls with a hard budget or a balance are refused as long as the ledger has not told what is left
+    /// (`on_store_loss: refuse`).
+    pub fn set_strict(&self, strict: bool) {
+        self.strict.store(strict, Ordering::Relaxed);
+    }
+
+    /// Sets aside what a call will likely cost; `rate` says what a usage costs.
+    ///
+    /// # Errors
+    /// `OverBudget` where not even a short answer can be paid for: which budget, its limit, when it starts anew.
+    pub fn reserve(self: &Arc<Self>, ask: &Ask<'_>, rate: impl Fn(&Usage) -> Money) -> Result<Reservation, Error> {
+        let (terms, key) = (&ask.caller.terms, ask.caller.key.as_ref());
+        let billing = &terms.billing;
+        let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some());
+        let account = self.account(&ask.caller.tenant);
+        let blind = !self.strict.load(Ordering::Relaxed);
+        let mut books = account.lock();
+        let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
+        books.want(prepaid, monthly);
+        books.currency = billing.currency();
+        let before = if monthly { books.month.used(ask.now) } else { 0 };
+        let habit = books.habit(ask.model);
+        let most = ask.output_max.map_or(u64::MAX, |max| max.0);
+        let output = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
+        let of = |output: u64| Usage {
+            input: Tokens(habit.input(ask.bytes)),
+            output: Tokens(output),
+            estimated: true,
+            ..Usage::default()
+        };
+        let rates = ask.listed.map(|listed| &listed.rates);
+        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, before, usage);
+        let estimate = of(output);
+        let (likely, least) = (cost(&estimate), cost(&of(output.min(FEW))));
+        let mut amount = likely;
+        let left = books.left(&limits, key, prepaid, blind);
+        let refused = match left {
+            Ok(Some((left, spent))) if least.is_positive() && left < least => Some(spent),
+            Ok(Some((left, _))) => {
+                amount = likely.min(left.max(Money::ZERO));
+                None
+            }
+            Ok(None) => None,
+            // What costs nothing cannot spend too much.
+            Err(_) if likely.is_zero() => None,
+            Err(unknown) => Some(unknown),
+        };
+        let wanting = books.unloaded;
+        account.touched.store(true, Ordering::Relaxed);
+        if let Some(spent) = refused {
+            drop(books);
+            self.want(wanting, &account);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(refusal::error(spent, &ask.caller.tenant, billing.currency(), ask.now));
+        }
+        books.set_aside(&limits, key, prepaid, amount);
+        let tokens = if monthly { estimate.total().0 } else { 0 };
+        books.month.pending = books.month.pending.saturating_add(tokens);
+        drop(books);
+        self.want(wanting, &account);
+        Ok(Reservation {
+            purse: Arc::clone(self),
+            account,
+            caller: ask.caller.clone(),
+            model: ask.model.clone(),
+            listed: ask.listed.cloned(),
+            limits,
+            prepaid,
+            amount,
+            before,
+            tokens,
+            bytes: ask.bytes,
+            estimate,
+            settled: false,
+        })
+    }
+
+    /// Charges that were settled here have been posted.
+    pub fn posted<'a>(&self, charges: impl IntoIterator<Item = &'a Charge>) {
+        for charge in charges {
+            if let Some(account) = self.known(&charge.tenant) {
+                account.lock().posted(charge);
+            }
+        }
+    }
+
+    fn account(&self, tenant: &TenantId) -> Arc<Account> {
+        if let Some(known) = self.known(tenant) {
+            return known;
+        }
+        let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(accounts.entry(tenant.clone()).or_insert_with(|| {
+            let (books, wanting, touched) = Default::default();
+            Arc::new(Account { tenant: tenant.clone(), books, wanting, touched })
+        }))
+    }
+
+    fn known(&self, tenant: &TenantId) -> Option<Arc<Account>> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// Puts an account on the list of those the ledger is to be asked about, once.
+    fn want(&self, wanting: bool, account: &Arc<Account>) {
+        if wanting && !account.wanting.swap(true, Ordering::AcqRel) {
+            self.wanting.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(account));
+        }
+    }
+
+    fn tell(&self, tenant: &TenantId, crossed: &[Crossed]) {
+        for crossed in crossed {
+            self.crossed.fetch_add(1, Ordering::Relaxed);
+            let Crossed { key, limit, spent, .. } = *crossed;
+            (self.told)(&Notice { tenant, key, limit, spent });
+        }
+    }
+
+    /// What is reserved at all levels of all tenants; zero when no call is under way. For tests and audits.
+    pub fn pending(&self) -> Money {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |account: &Arc<Account>| {
+            let mut books = account.lock();
+            books.balance.pending + books.counters().map(|(_, counter)| counter.pending).sum()
+        };
+        accounts.values().map(of).sum()
+    }
+
+    /// What is spent and what is reserved of a tenant, the most of any of its counters. For tests and audits.
+    pub fn taken(&self, tenant: &TenantId) -> (Money, Money) {
+        let Some(account) = self.known(tenant) else { return Default::default() };
+        let mut books = account.lock();
+        let of = |(_, counter): (_, &mut books::Counter)| (counter.spent(), counter.pending);
+        books.counters().map(of).max_by_key(|(spent, pending)| *spent + *pending).unwrap_or_default()
+    }
+}
+
+impl Gauges for Purse {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        let mut show = |name, help, value: &AtomicU64| {
+            let value = value.load(Ordering::Relaxed) as f64;
+            to(Sample { name, help, counter: true, labels: Vec::new(), value });
+        };
+        show("sluice_budget_refused_total", "Calls refused because a budget or balance is spent.", &self.refused);
+        show("sluice_budget_cut_off_total", "Streams cut off because a budget or balance was spent.", &self.cut_off);
+        show("sluice_budget_soft_spent_total", "Soft budgets that were spent.", &self.crossed);
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        // Poisoned or not, the books are whole: each change is plain arithmetic.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    /// What a usage counts towards budgets beyond what is charged for it.
+    pub fn overage(&self, usage: &Usage) -> Money {
+        let rates = self.listed.as_deref().map(|listed| &listed.rates);
+        rating::overage(&self.caller.terms.billing, rates, self.before, usage)
+    }
+
+    /// What is set aside.
+    pub fn amount(&self) -> Money {
+        self.amount
+    }
+
+    /// Sees to it that a usage can be paid for, before it is handed on; `rate` says what one costs. Where more must be set
+    /// aside, it is somewhat more, so that not every piece asks again.
+    ///
+    /// # Errors
+    /// `OverBudget` where there is not enough left: nothing more must be handed on.
+    pub fn cover(&mut self, usage: &Usage, rate: impl Fn(&Usage) -> Money, now: Timestamp) -> Result<(), Error> {
+        let needed = rate(usage) + self.overage(usage);
+        if needed <= self.amount {
+            return Ok(());
+        }
+        let more = (usage.output.0 / MORE_SHARE).max(MORE);
+        let ahead = Usage { output: Tokens(usage.output.0.saturating_add(more)), ..*usage };
+        let wanted = rate(&ahead) + self.overage(&ahead) - self.amount;
+        let key = self.caller.key.as_ref();
+        let mut books = self.account.lock();
+        // Whoever was let in blind goes on blind.
+        let left = books.left(&self.limits, key, self.prepaid, true).ok().flatten();
+        let granted = left.map_or(wanted, |(left, _)| wanted.min(left.max(Money::ZERO)));
+        if self.amount + granted < needed {
+            drop(books);
+            self.purse.cut_off.fetch_add(1, Ordering::Relaxed);
+            let spent = left.map_or(Spent::Unknown, |(_, spent)| spent);
+            return Err(refusal::error(spent, &self.caller.tenant, self.caller.terms.billing.currency(), now));
+        }
+        books.set_aside(&self.limits, key, self.prepaid, granted);
+        self.amount += granted;
+        Ok(())
+    }
+
+    /// Spends what the attempt turned out to cost and frees the rest. `learn`: whether the usage says how large calls are.
+    pub fn settle(mut self, usage: &Usage, amount: Money, at: Timestamp, learn: bool) {
+        self.settled = true;
+        let overage = self.overage(usage);
+        let key = self.caller.key.as_ref();
+        let mut books = self.account.lock();
+        books.set_aside(&self.limits, key, self.prepaid, -self.amount);
+        let crossed = books.spend(&self.limits, key, self.prepaid, (amount, overage), at);
+        books.month.pending = books.month.pending.saturating_sub(self.tokens);
+        if self.caller.terms.billing.monthly.is_some() {
+            books.month.used(at);
+            books.month.unposted = books.month.unposted.saturating_add(usage.total().0);
+        }
+        if learn {
+            books.learn(&self.model, self.bytes, usage);
+        }
+        drop(books);
+        self.purse.tell(&self.caller.tenant, &crossed);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let mut books = self.account.lock();
+        books.set_aside(&self.limits, self.caller.key.as_ref(), self.prepaid, -self.amount);
+        books.month.pending = books.month.pending.saturating_sub(self.tokens);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Budgets hold, whoever calls at once.
+
+use kernel::contract::Budget;
+use kernel::error::Kind;
+use kernel::{KeyId, Terms};
+use proptest::prelude::*;
+
+use super::*;
+
+/// 2026-11-30, a quarter to midnight.
+const EVENING: Timestamp = Timestamp(1_796_082_300_000);
+const DAY: i64 = 86_400_000;
+
+fn caller(budgets: &str, key_budgets: &str, billing: &str) -> Caller {
+    let list = |json: &str| serde_json::from_str::<Vec<Budget>>(json).unwrap().into();
+    let terms = Terms {
+        budgets: list(budgets),
+        key_budgets: list(key_budgets),
+        billing: Arc::new(serde_json::from_str(billing).unwrap()),
+        ..Terms::default()
+    };
+    Caller { tenant: TenantId::new("acme"), key: Some(KeyId::new("k")), terms: Arc::new(terms) }
+}
+
+fn purse() -> Arc<Purse> {
+    Purse::new(|_| {})
+}
+
+fn ask<'a>(caller: &'a Caller, model: &'a ModelName) -> Ask<'a> {
+    Ask { caller, model, listed: None, bytes: 400, output_max: None, answers: true, streams: true, now: EVENING }
+}
+
+fn tokens(usage: &Usage) -> Money {
+    Money::from_units(1).times(usage.total().0)
+}
+
+fn fixed(_: &Usage) -> Money {
+    Money::from_units(1)
+}
+
+#[test]
+fn of_fifty_calls_at_once_on_a_budget_for_ten_exactly_ten_pass() {
+    for budgets in [(r#"[{"limit":"10","per":"day"}]"#, "[]"), ("[]", r#"[{"limit":"10","per":"total"}]"#)] {
+        let (purse, caller) = (purse(), caller(budgets.0, budgets.1, r#"{"per_call":"1"}"#));
+        let passed = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    if let Ok(held) = purse.reserve(&ask(&caller, &ModelName::new("m")), fixed) {
+                        passed.lock().unwrap().push(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.lock().unwrap().len(), 10, "{budgets:?}");
+        assert_eq!(purse.pending(), Money::from_units(10));
+        for (nth, held) in passed.into_inner().unwrap().into_iter().enumerate() {
+            if nth < 4 {
+                held.settle(&Usage::default(), Money::from_units(1), EVENING, false);
+            }
+        }
+        assert_eq!(purse.taken(&caller.tenant), (Money::from_units(4), Money::ZERO));
+        let again: Vec<_> =
+            (0..9).filter_map(|_| purse.reserve(&ask(&caller, &ModelName::new("m")), fixed).ok()).collect();
+        assert_eq!(again.len(), 6, "what was not spent is free again");
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_which_budget_and_when_it_starts_anew() {
+    let caller = caller(r#"[{"limit":"0.5","per":"month"}]"#, "[]", "{}");
+    let error = purse().reserve(&ask(&caller, &ModelName::new("m")), fixed).err().unwrap();
+    assert_eq!((error.kind, &*error.cause), (Kind::OverBudget, "over_budget"));
+    assert_eq!(
+        error.message,
+        "The budget of tenant `acme`, 0.5 usd a month, is spent: 0 usd are used or reserved. It starts anew at \
+         2026-12-01T00:00:00Z."
+    );
+}
+
+#[test]
+fn a_call_gets_what_is_left_and_more_until_nothing_is() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    // 100 tokens of prompt, 256 of answer are expected.
+    let caller = caller(r#"[{"limit":"600","per":"day"}]"#, "[]", "{}");
+    let mut first = purse.reserve(&ask(&caller, &model), tokens).unwrap();
+    assert_eq!(first.amount(), Money::from_units(356));
+    let second = purse.reserve(&ask(&caller, &model), tokens).unwrap();
+    assert_eq!(second.amount(), Money::from_units(244), "what is left pays for a shorter answer");
+    assert!(purse.reserve(&ask(&caller, &model), tokens).is_err());
+    let flowed = |output| Usage { input: Tokens(100), output: Tokens(output), ..Usage::default() };
+    assert!(first.cover(&flowed(256), tokens, EVENING).is_ok());
+    let error = first.cover(&flowed(257), tokens, EVENING).err().unwrap();
+    assert_eq!(error.kind, Kind::OverBudget);
+    drop(second);
+    first.cover(&flowed(257), tokens, EVENING).unwrap();
+    assert_eq!(first.amount(), Money::from_units(100 + 257 + 64), "somewhat more than needed");
+    first.cover(&flowed(500), tokens, EVENING).unwrap();
+    assert!(first.cover(&flowed(501), tokens, EVENING).is_err());
+    first.settle(&flowed(500), Money::from_units(600), EVENING, true);
+    assert_eq!(purse.taken(&caller.tenant), (Money::from_units(600), Money::ZERO));
+}
+
+#[test]
+fn a_worst_case_reserves_no_more_than_what_is_likely() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let caller = caller(r#"[{"limit":"1000","per":"day"}]"#, "[]", "{}");
+    let mut asked = ask(&caller, &model);
+    asked.output_max = Some(Tokens(1_000_000));
+    let held = purse.reserve(&asked, tokens).unwrap();
+    assert_eq!(held.amount(), Money::from_units(356));
+    asked.output_max = Some(Tokens(5));
+    assert_eq!(purse.reserve(&asked, tokens).unwrap().amount(), Money::from_units(105));
+}
+
+#[test]
+fn every_budget_must_agree_and_only_the_models_it_names_count() {
+    let purse = purse();
+    let caller = caller(
+        r#"[{"limit":"100","per":"month"},{"limit":"2","per":"day","models":["gpt-*"]},{"limit":"3","per":"day","scope":"key"}]"#,
+        "[]",
+        "{}",
+    );
+    let (gpt, other) = (ModelName::new("gpt-4o"), ModelName::new("llama"));
+    let spend = |model: &ModelName| {
+        let held = purse.reserve(&ask(&caller, model), fixed).ok()?;
+        held.settle(&Usage::default(), Money::from_units(1), EVENING, false);
+        Some(())
+    };
+    assert!(spend(&gpt).is_some() && spend(&gpt).is_some() && spend(&gpt).is_none());
+    assert!(spend(&other).is_some() && spend(&other).is_none(), "the key's three are spent");
+    let second = Caller { key: Some(KeyId::new("k2")), ..caller.clone() };
+    assert!(purse.reserve(&ask(&second, &other), fixed).is_ok(), "another key has its own");
+    assert!(purse.reserve(&ask(&second, &gpt), fixed).is_err(), "the tenant's counts all keys");
+}
+
+#[test]
+fn a_period_starts_anew_and_what_is_reserved_goes_over_into_it() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let caller = caller(r#"[{"limit":"2","per":"day"}]"#, "[]", "{}");
+    let (a, b) =
+        (purse.reserve(&ask(&caller, &model), fixed).unwrap(), purse.reserve(&ask(&caller, &model), fixed).unwrap());
+    a.settle(&Usage::default(), Money::from_units(1), EVENING, false);
+    let tomorrow = Timestamp(EVENING.millis() + DAY);
+    let next = Ask { now: tomorrow, ..ask(&caller, &model) };
+    let c = purse.reserve(&next, fixed).unwrap();
+    assert!(purse.reserve(&next, fixed).is_err(), "one is still reserved of yesterday's");
+    b.settle(&Usage::default(), Money::from_units(1), EVENING, false);
+    assert_eq!(purse.taken(&caller.tenant), (Money::ZERO, Money::from_units(1)), "it belongs to yesterday");
+    c.settle(&Usage::default(), Money::from_units(1), tomorrow, false);
+    assert_eq!(purse.taken(&caller.tenant).0, Money::from_units(1));
+}
+
+#[test]
+fn another_limit_keeps_what_was_spent() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let small = caller(r#"[{"limit":"1","per":"day"}]"#, "[]", "{}");
+    purse.reserve(&ask(&small, &model), fixed).unwrap().settle(&Usage::default(), Money::from_units(1), EVENING, false);
+    let large = caller(r#"[{"limit":"2","per":"day"}]"#, "[]", "{}");
+    assert!(purse.reserve(&ask(&small, &model), fixed).is_err());
+    let held = purse.reserve(&ask(&large, &model), fixed).unwrap();
+    assert!(purse.reserve(&ask(&large, &model), fixed).is_err());
+    drop(held);
+}
+
+#[test]
+fn a_soft_budget_refuses_nobody_and_is_told_of_once() {
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&notices);
+    let purse = Purse::new(move |notice| kept.lock().unwrap().push((notice.limit, notice.spent)));
+    let caller = caller(r#"[{"limit":"2","per":"day","hard":false}]"#, "[]", "{}");
+    for _ in 0..5 {
+        let held = purse.reserve(&ask(&caller, &ModelName::new("m")), fixed).unwrap();
+        held.settle(&Usage::default(), Money::from_units(1), EVENING, false);
+    }
+    assert_eq!(*notices.lock().unwrap(), [(Money::from_units(2), Money::from_units(3))]);
+}
+
+#[test]
+fn what_costs_nothing_is_never_refused() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let caller = caller(r#"[{"limit":"0","per":"day"}]"#, "[]", r#"{"prepaid":true}"#);
+    purse.set_strict(true);
+    assert!(purse.reserve(&ask(&caller, &model), |_| Money::ZERO).is_ok());
+    assert_eq!(purse.reserve(&ask(&caller, &model), fixed).err().unwrap().kind, Kind::Unavailable);
+    purse.set_strict(false);
+    assert_eq!(purse.reserve(&ask(&caller, &model), fixed).err().unwrap().kind, Kind::OverBudget);
+}
+
+#[test]
+fn tokens_beyond_the_included_ones_spend_a_budget_at_once() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let monthly = r#"{"monthly":{"fee":"1","included_tokens":400,"overage_per_1k_tokens":"1000"}}"#;
+    let caller = caller(r#"[{"limit":"500","per":"month"}]"#, "[]", monthly);
+    let free = |_: &Usage| Money::ZERO;
+    let held = purse.reserve(&ask(&caller, &model), free).unwrap();
+    assert_eq!(held.amount(), Money::ZERO, "356 are included");
+    let usage = Usage { input: Tokens(100), output: Tokens(600), ..Usage::default() };
+    held.settle(&usage, Money::ZERO, EVENING, false);
+    assert_eq!(purse.taken(&caller.tenant).0, Money::from_units(300));
+    assert_eq!(purse.reserve(&ask(&caller, &model), free).unwrap().amount(), Money::from_units(200));
+}
+
+proptest! {
+    #[test]
+    fn posted_and_pending_never_exceed_the_limit(steps in proptest::collection::vec((0u8..4, 0usize..8, 0u64..400), 1..200)) {
+        let (purse, model) = (purse(), ModelName::new("m"));
+        let caller = caller(r#"[{"limit":"2000","per":"day"}]"#, r#"[{"limit":"1500","per":"total"}]"#, "{}");
+        let mut held: Vec<(Reservation, Usage)> = Vec::new();
+        for (what, which, more) in steps {
+            match what {
+                0 => if let Ok(reservation) = purse.reserve(&ask(&caller, &model), tokens) {
+                    held.push((reservation, Usage { input: Tokens(100), ..Usage::default() }));
+                },
+                1 | 2 if !held.is_empty() => {
+                    let at = which % held.len();
+                    let (reservation, usage) = &mut held[at];
+                    let next = Usage { output: Tokens(usage.output.0 + more), ..*usage };
+                    if reservation.cover(&next, tokens, EVENING).is_ok() {
+                        *usage = next;
+                    }
+                }
+                3 if !held.is_empty() => {
+                    let (reservation, usage) = held.swap_remove(which % held.len());
+                    if more % 3 > 0 {
+                        reservation.settle(&usage, tokens(&usage), EVENING, true);
+                    }
+                }
+                _ => {}
+            }
+            let (spent, pending) = purse.taken(&caller.tenant);
+            prop_assert!(spent + pending <= Money::from_units(1500), "{} + {}", spent, pending);
+        }
+        drop(held);
+        prop_assert_eq!(purse.pending(), Money::ZERO);
+    }
+}
