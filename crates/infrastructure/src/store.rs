@@ -62,7 +62,7 @@ const SQLITE_READERS: u32 = 4;
 /// How long to stand back when others were in the way; twice as long each time.
 const STAND_BACK: Duration = Duration::from_millis(5);
 /// Bound: then the caller is told that the store is down, and tries later.
-const TRIES: u32 = 6;
+const TRIES: u32 = 8;
 
 // === impl Store ===
 
@@ -117,7 +117,9 @@ impl Store {
     async fn migrated(&self) -> Result<(), Failure> {
         let migrate = || async {
             // A server that is down must not hold anybody up for as long as a migration may take.
-            Session::begin(&self.write, self.short("connect"), None).await?.done();
+            // Two that begin a new file of SQLite at once get in each other's way here already.
+            let connect = || async { Session::begin(&self.write, self.short("connect"), None).await };
+            again(self.times, connect).await?.done();
             let (connections, times) = (Arc::clone(&self.write), self.times);
             let migrate =
                 async move { again(times, || migrate::migrate(&connections, Task::new("migrate", times.long))).await };
