@@ -45,7 +45,7 @@ pub(crate) fn assemble(
     admin_token: Option<Secret>,
 ) -> (Machine, Stages) {
     let config = &loaded.config;
-    let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
+    let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
     let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
@@ -58,6 +58,7 @@ pub(crate) fn assemble(
         limiter: Arc::clone(&state.limits),
         open: config.open(),
         chain: Chain::new(config.middleware.as_deref()),
+        services: config.doors(&mut |_, _| {}),
         cors: config.cors.as_ref().map(Cors::new),
         ip_filter: IpFilter::new(&config.ip_filter),
         trusted_peers: config.trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
