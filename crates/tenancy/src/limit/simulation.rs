@@ -97,6 +97,8 @@ struct Client {
     wait: Moment,
     /// Of the calls that were answered, which was sent last.
     last: u64,
+    /// Tokens, at most, of all calls answered so far.
+    done: u64,
     /// Calls, and as many tokens as they can take at most: a quarter of their bytes, and what they may be answered.
     flight: (u64, u64),
     sent: u64,
@@ -108,6 +110,8 @@ struct Flight {
     at: Moment,
     client: usize,
     sent: u64,
+    /// What its client had done when it was sent.
+    done: u64,
     most: u64,
     usage: Usage,
     /// Until the answer leaves; then with what it tells.
@@ -136,11 +140,22 @@ impl Client {
     fn new(at: usize, limits: Limits) -> Self {
         let terms = Terms { limits, ..Terms::default() };
         let caller = Caller { tenant: TenantId::new(format!("c{at}")), key: None, terms: Arc::new(terms) };
-        Self { caller, limits, left: (1, 1), wait: Moment::default(), last: 0, flight: (0, 0), sent: 0, tokens: 0 }
+        Self {
+            caller,
+            limits,
+            left: (1, 1),
+            wait: Moment::default(),
+            last: 0,
+            done: 0,
+            flight: (0, 0),
+            sent: 0,
+            tokens: 0,
+        }
     }
 
     /// Goes by an answer's headers: those of the call sent last say the most, and those of others can only say less is left.
-    fn read(&mut self, sent: u64, view: &View, now: Moment) {
+    /// What was answered since it was sent may have taken more than was thought after it was told what is left.
+    fn read(&mut self, (sent, done): (u64, u64), view: &View, now: Moment) {
         let of =
             |gauge: Option<Gauge>| gauge.map_or((u64::MAX, Duration::ZERO), |gauge| (gauge.remaining, gauge.reset));
         let ((requests, first), (tokens, second)) = (of(view.requests), of(view.tokens));
@@ -150,7 +165,11 @@ impl Client {
             self.left = (requests.min(self.left.0), tokens.min(self.left.1));
             self.wait = wait.max(self.wait);
         } else {
-            (self.last, self.left, self.wait) = (sent, (requests, tokens), wait);
+            let sure = tokens.saturating_sub(self.done - done);
+            (self.last, self.left, self.wait) = (sent, (requests, sure), wait);
+            if sure == 0 {
+                self.wait = wait.max(now + second);
+            }
         }
     }
 
@@ -202,6 +221,7 @@ fn play(seed: u64, calls: u64) -> (u64, Vec<(Limits, f64)>) {
                             at: leaves,
                             client: at,
                             sent: sends,
+                            done: client.done,
                             most,
                             usage,
                             taken,
@@ -229,7 +249,8 @@ fn play(seed: u64, calls: u64) -> (u64, Vec<(Limits, f64)>) {
                 continue;
             }
             let client = &mut clients[flight.client];
-            client.read(flight.sent, &flight.told, now);
+            client.read((flight.sent, flight.done), &flight.told, now);
+            client.done += flight.most;
             client.flight = (client.flight.0 - 1, client.flight.1 - flight.most);
             client.sent += 1;
             client.tokens += flight.usage.total().0;
