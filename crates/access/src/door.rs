@@ -5,6 +5,7 @@ pub(crate) mod head;
 mod outgoing;
 mod route;
 mod said;
+pub mod service;
 mod visit;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ use self::arrival::Store;
 pub use self::outgoing::Outgoing;
 pub(crate) use self::route::Target;
 pub(crate) use self::said::Said;
+use self::service::{Service, Services};
 pub(crate) use self::visit::Visit;
 use crate::announcement::Announcement;
 use crate::credential::Credentials;
@@ -57,6 +59,8 @@ pub struct Machine {
     pub credentials: Credentials,
     /// What every request passes.
     pub chain: Chain,
+    /// Plain services, by path.
+    pub services: Services,
     /// Which pages may call from a browser.
     pub cors: Option<Cors>,
     /// Who may come in, by address.
@@ -168,7 +172,7 @@ impl Door {
         if head.extensions.get::<FramedTwice>().is_some() {
             return Err(framed_twice());
         }
-        let target = route::find(&head.method, head.uri.path());
+        let target = route::find(&head.method, head.uri.path(), &machine.services);
         if let Ok(Target::Health) = target {
             return Ok(head::plain(StatusCode::OK, "{\"status\":\"ok\"}", visit.leave()));
         }
@@ -188,6 +192,7 @@ impl Door {
             Target::Models => Ok(head::json(machine, route::models(machine, visit), visit.leave())),
             Target::Model(name) => Ok(head::json(machine, route::model(machine, visit, &name)?, visit.leave())),
             Target::Call(operation) => self.call(machine, said, body, operation, visit).await,
+            Target::Service(service) => self.service(machine, (head, said), body, &service, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
     }
@@ -207,8 +212,45 @@ impl Door {
         machine.chain.body(visit, &bytes)?;
         let call = arrival::understand(bytes, arrival::envelope(said, operation), &*self.workers).await?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
-        visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
+        let known = machine.roster.models.get(&call.model).filter(|model| !model.service);
+        visit.model = known.map(|model| model.name.clone());
         visit.stream = call.stream;
+        if known.is_none() {
+            return Err(route::unknown_model(call.model.as_str()));
+        }
+        self.pass_on(machine, said, call, visit).await
+    }
+
+    /// A request to a plain service.
+    async fn service<B: Arriving>(
+        &self,
+        machine: &Machine,
+        (head, said): (&Parts, &mut Said<'_>),
+        body: B,
+        service: &Service,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
+        visit.operation = Some(Operation::Service);
+        visit.model = Some(service.model.clone());
+        let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
+        visit.held = Some(held);
+        visit.received = bytes.len() as u64;
+        machine.chain.body(visit, &bytes)?;
+        let anybody = Caller::anonymous();
+        let caller = visit.caller.as_ref().unwrap_or(&anybody);
+        let plain = service::plain(head, service, caller, visit.address);
+        let call = arrival::plain(bytes, plain, service.model.clone(), said);
+        self.pass_on(machine, said, call, visit).await
+    }
+
+    /// Takes a call past its gates and to whoever answers it.
+    async fn pass_on(
+        &self,
+        machine: &Machine,
+        said: &Said<'_>,
+        call: Call,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
         let known = machine.roster.models.get(&call.model);
         let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
         if !caller.terms.models.allows(&call.model) {

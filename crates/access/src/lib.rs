@@ -15,6 +15,7 @@ pub mod settings;
 mod announcement;
 
 pub use credential::Credentials;
+pub use door::service::{Service, Services};
 pub use door::{Door, Machine};
 pub use gate::cors::{Cors, CorsSettings};
 pub use gate::ip_filter::{IpFilter, IpFilterSettings};

@@ -47,7 +47,7 @@ pub(crate) fn assemble(
     fetch: &Arc<dyn Fetch>,
 ) -> (Machine, Stages) {
     let config = &loaded.config;
-    let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
+    let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
     let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
@@ -59,6 +59,7 @@ pub(crate) fn assemble(
         directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
         open: config.open(),
         chain: Chain::new(config.middleware.as_deref()),
+        services: config.doors(&mut |_, _| {}),
         cors: config.cors.as_ref().map(Cors::new),
         ip_filter: IpFilter::new(&config.ip_filter),
         proxies: config.proxies.iter().chain(&config.trusted_peers).filter_map(|text| Network::parse(text)).collect(),

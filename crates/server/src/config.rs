@@ -5,12 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use access::credential::{IntrospectionSettings, IssuerSettings};
-use access::{AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, gate};
+use access::{
+    AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, Service, Services,
+    gate,
+};
 use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
+use kernel::ModelName;
 use kernel::settings::{Findings, Millis};
 use models::ModelSettings;
-use models::settings::NodeSettings;
+use models::settings::{NodeSettings, ServiceSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tenancy::{PlanSettings, TenantSettings};
@@ -50,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
     pub(crate) models: Vec<ModelSettings>,
+    /// Plain HTTP services behind the same door.
+    pub(crate) services: Vec<ServiceSettings>,
     /// The machines that instances are on, and what they have.
     pub(crate) nodes: Vec<NodeSettings>,
     /// Who runs next, and who waits how long.
@@ -130,13 +136,34 @@ impl Config {
         self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
     }
 
+    /// The models and, as if they were some, the services.
+    pub(crate) fn all_models(&self) -> Vec<ModelSettings> {
+        self.models.iter().cloned().chain(self.services.iter().map(ServiceSettings::as_model)).collect()
+    }
+
+    /// The services by path; what is wrong with a path is told with the service's place.
+    pub(crate) fn doors(&self, wrong: &mut dyn FnMut(usize, String)) -> Services {
+        let mut doors = Services::default();
+        for (i, service) in self.services.iter().enumerate() {
+            let methods = service.methods.iter().filter_map(|method| method.parse().ok()).collect();
+            let model = ModelName::new(service.model_name());
+            let door = Service { model, methods, pass_credentials: service.pass_credentials };
+            if let Err(message) = doors.add(&service.path, door) {
+                wrong(i, message);
+            }
+        }
+        doors
+    }
+
     fn validate_chain(&self, findings: &mut Findings) {
         if let Some(names) = &self.middleware {
             gate::validate(names, self.open(), "middleware", findings);
         }
         let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
+        let of_services = self.services.iter().map(|service| &service.middleware).enumerate();
         let of_tenants = self.tenants.iter().map(|tenant| &tenant.middleware).enumerate();
-        for (kind, (i, own)) in of_models.map(|own| ("models", own)).chain(of_tenants.map(|own| ("tenants", own))) {
+        let all = of_models.map(|own| ("models", own)).chain(of_services.map(|own| ("services", own)));
+        for (kind, (i, own)) in all.chain(of_tenants.map(|own| ("tenants", own))) {
             if let Some(names) = own {
                 gate::validate_own(names, &format!("{kind}[{i}].middleware"), findings);
             }
@@ -171,16 +198,24 @@ impl Config {
         self.scheduling.validate("scheduling", &tenants, findings);
         NodeSettings::validate_all(&self.nodes, &self.models, findings);
         findings.require(self.listen.threads != Some(0), "listen.threads", "must be at least 1");
-        findings.require(!self.models.is_empty(), "models", "is empty: name at least one model");
+        let served = !self.models.is_empty() || !self.services.is_empty();
+        findings.require(served, "models", "is empty: name at least one model, or a service under `services`");
         let mut names = HashSet::new();
         for (i, model) in self.models.iter().enumerate() {
             model.validate(&format!("models[{i}]"), findings);
             findings.require(
-                names.insert(&model.model_name),
+                names.insert(model.model_name.clone()),
                 format!("models[{i}].model_name"),
                 format!("`{}` is listed twice", model.model_name),
             );
         }
+        for (i, service) in self.services.iter().enumerate() {
+            let path = format!("services[{i}]");
+            service.validate(&path, findings);
+            let (name, other) = (service.model_name(), "names a service that is there already: give it another `name`");
+            findings.require(names.insert(name), format!("{path}.name"), other);
+        }
+        self.doors(&mut |i, message| findings.add(format!("services[{i}].path"), message));
         let mut plans = HashSet::new();
         for (i, plan) in self.plans.iter().enumerate() {
             plan.validate(&format!("plans[{i}]"), &mut plans, findings);
