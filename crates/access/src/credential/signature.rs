@@ -75,6 +75,13 @@ fn verify_head<'a>(shown: Shown<'_>, desk: Desk<'_>, now: i64) -> Result<Found<'
     let tags = base::combined(headers, &SIGNATURE).ok_or_else(|| malformed("`Signature` is missing."))?;
     let wrong = || malformed("`Signature-Input` or `Signature` is not written as RFC 9421 and RFC 8941 want it.");
     let (inputs, tags) = fields::lists(&input).zip(fields::bytes(&tags)).ok_or_else(wrong)?;
+    // Signatures have other uses: one that is meant for somebody else does not make what else is shown worthless.
+    let ours = inputs
+        .iter()
+        .any(|(label, list)| label == LABEL || list.parameter("alg") == Some(&Bare::Text(ALGORITHM.into())));
+    if !ours && shown.bearer.or(shown.plain).is_some() {
+        return Ok(Found::Absent);
+    }
     let (label, list) = chosen(&inputs)?;
     let tag = tags.iter().find(|(name, _)| name == label).map(|(_, tag)| tag);
     let tag = tag.ok_or_else(|| malformed("`Signature` has no signature with the label of `Signature-Input`."))?;
