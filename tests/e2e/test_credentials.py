@@ -180,7 +180,9 @@ def test_a_client_certificate_says_whose_a_call_is(tmp_path, behind):
     unknown = authority.issue("unknown", "DNS:unknown.example.org")
     tenants = [
         {"id": "acme", "certificates": [{"san": "spiffe://example.org/training"}, {"dns": "batch.example.org"}]},
-        {"id": "lab", "certificates": [{"fingerprint": authority.fingerprint("pinned")}]},
+        {"id": "lab", "keys": [
+            {"name": "k", "key": "a-key-made-elsewhere", "certificates": [{"fingerprint": authority.fingerprint("pinned")}]},
+        ]},
     ]
     server = behind(tenants, tls=tls_of(authority, tmp_path, client_auth="optional"))
     for pair, tenant in ((spiffe, "acme"), (dns, "acme"), (pinned, "lab")):
@@ -250,11 +252,13 @@ def test_a_request_signed_on_the_command_line_is_let_in_once(tmp_path, behind, b
         assert printed.returncode == 0, printed.stderr
         return printed.stdout.strip()
 
-    def curl():
-        command = signed("--curl") + " -s -o answer -w '%{http_code}'"
+    def curl(*more):
+        command = " ".join([signed("--curl"), "-s -o answer -w '%{http_code}'", *more])
         return subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=20).stdout
 
     until(lambda: curl() == "200", 10, "the key is in force")
+    assert curl("--http2-prior-knowledge") == "200", "h2 has :authority in place of Host"
+    assert curl("-H 'host: evil.example'") == "401"
     headers = dict(line.split(": ", 1) for line in signed().splitlines())
     body = (tmp_path / "body.json").read_bytes()
     headers["content-type"] = "application/json"

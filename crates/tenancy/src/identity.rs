@@ -233,7 +233,7 @@ pub fn validate_all(tenants: &[TenantSettings], path: &str, findings: &mut Findi
         .flat_map(|(i, tenant)| tenant.jwt.iter().enumerate().map(move |(j, jwt)| (i, j, jwt)))
         .collect();
     for (at, (i, j, jwt)) in tokens.iter().enumerate() {
-        let earlier = tokens.iter().take(at).find(|(other, _, earlier)| other != i && earlier.overlaps(jwt));
+        let earlier = tokens.iter().take(at).find(|(.., earlier)| earlier.overlaps(jwt));
         if let Some((other, ..)) = earlier {
             let other = tenants.get(*other).map_or("", |tenant| &tenant.id);
             let message = format!(
@@ -292,6 +292,8 @@ mod tests {
         assert!(two(json!({ "tenant_claim": "org" }), json!({ "tenant_claim": "org" })).is_empty());
         assert!(two(json!({ "clients": ["a"] }), json!({ "clients": ["b"] })).is_empty());
         assert!(two(json!({}), json!({ "audience": "other" })).is_empty());
+        let twice = json!([{ "id": "a", "jwt": [jwt(json!({})), jwt(json!({ "clients": ["a"] }))] }]);
+        assert_eq!(faults(twice), ["tenants[0].jwt[1]"], "nor two rules of one tenant's");
     }
 
     #[test]

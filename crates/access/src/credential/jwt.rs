@@ -9,10 +9,11 @@ mod keys;
 mod recall;
 mod token;
 
-use kernel::error::Kind as ErrorKind;
-use kernel::{Caller, CredentialKind, Error, KeyId, Origin, Terms};
 use std::sync::Arc;
 use std::time::Duration;
+
+use kernel::error::Kind as ErrorKind;
+use kernel::{Caller, CredentialKind, Error, KeyId, Origin, Terms};
 use tenancy::identity::Binding;
 
 use self::issuer::{Issuer, Issuers};

@@ -35,8 +35,8 @@ struct Stage {
     others: Issuer,
     /// The ids of a key of each tenant, and of one that only signs.
     keys: [String; 3],
-    /// The whole of the one that only signs.
-    must_sign: String,
+    /// The whole of acme's two: the plain one, and the one that only signs.
+    whole: [String; 2],
 }
 
 async fn stage() -> Stage {
@@ -61,8 +61,8 @@ models:
     );
     let ids = keys.each_ref().map(|key| key.hash.split('.').next().unwrap().to_owned());
     let sluice = launch.config(config).start().await;
-    let must_sign = keys[2].key.clone();
-    Stage { sluice, backend, ours, others, keys: ids, must_sign }
+    let whole = [keys[0].key.clone(), keys[2].key.clone()];
+    Stage { sluice, backend, ours, others, keys: ids, whole }
 }
 
 impl Stage {
@@ -165,8 +165,14 @@ async fn the_other_signature_of_a_good_token_is_the_same_token() {
     let other = format!("{signed}.{}", issuer::text(bytes));
     assert_ne!(other, good);
     assert_eq!(stage.bearing(&other).await.status(), 200);
-    let twice = stage.sluice.log_lines();
-    assert!(twice.iter().all(|line| line["tenant"] == "acme"));
+    assert_eq!(stage.bearing(&good).await.status(), 200);
+    let callers = || {
+        let lines = stage.sluice.log_lines();
+        let calls = lines.into_iter().filter(|line| line["path"] == CHAT);
+        calls.map(|line| (line["tenant"].clone(), line["key"].clone())).collect::<Vec<_>>()
+    };
+    assert!(testkit::eventually(SOON, || callers().len() == 2).await);
+    assert_eq!(callers(), [(json!("acme"), json!("user:alice")), (json!("acme"), json!("user:alice"))]);
 }
 
 #[tokio::test]
@@ -284,6 +290,10 @@ const BENT: &[(&str, Bend)] = &[
         request.covered.push(("x-sluice-tag".into(), "mine".into()));
         request.more.push(("x-sluice-tag".into(), "mine".into()));
         request.more.push(("x-sluice-tag".into(), "yours".into()));
+    }),
+    ("a folded header", |request, _| {
+        request.covered.push(("x-sluice-tag".into(), "a b".into()));
+        request.more.push(("x-sluice-tag".into(), "a\r\n b".into()));
     }),
     ("an unknown derived component", |request, _| request.covered.push(("@status".into(), "200".into()))),
     ("a part of a query", |request, _| {
@@ -433,10 +443,19 @@ async fn what_is_written_otherwise_but_means_the_same_is_let_in() {
     let mut labelled = stage.signed("the-same-002");
     labelled.label = "sig1".into();
     check("another label, alone", labelled).await;
-    let mut beside = stage.signed("the-same-003");
-    beside.more.push(("signature-input".into(), "proxy=(\"@method\");created=1".into()));
-    beside.more.push(("signature".into(), "proxy=:AAAA:".into()));
-    check("a proxy's signature beside ours", beside).await;
+    let mut proxied = stage.signed("the-same-003");
+    proxied.more.push(("signature-input".into(), "proxy=(\"@method\");created=1".into()));
+    proxied.more.push(("signature".into(), "proxy=:AAAA:".into()));
+    check("a proxy's signature beside ours", proxied).await;
+    let foreign = [
+        ("signature-input", "sig2=(\"@authority\");created=1;keyid=\"x\";alg=\"ed25519\";tag=\"web-bot-auth\""),
+        ("signature", "sig2=:AAAA:"),
+    ];
+    let [plain, must_sign] = stage.whole.each_ref().map(|key| format!("Bearer {key}"));
+    let beside = |bearer| [&foreign[..], &[("authorization", bearer)]].concat();
+    assert_eq!(stage.with(&beside(&plain)).await.status(), 200, "a signature for somebody else beside a key");
+    assert_eq!(stage.with(&beside(&must_sign)).await.status(), 401, "it is none of a key's that must sign");
+    assert_eq!(stage.with(&foreign).await.status(), 401, "alone it says nothing");
     let mut capitals = stage.signed("the-same-004");
     capitals.host = "LOCALHOST:80".into();
     check("a host in capitals with the usual port", capitals).await;
@@ -462,7 +481,7 @@ async fn what_is_written_otherwise_but_means_the_same_is_let_in() {
 #[tokio::test]
 async fn a_key_that_must_sign_is_not_let_in_without() {
     let stage = stage().await;
-    let bearer = format!("Bearer {}", stage.must_sign);
+    let bearer = format!("Bearer {}", stage.whole[1]);
     let answer = stage.with(&[("authorization", &bearer)]).await;
     assert_eq!(answer.status(), 401);
     assert!(answer.text().contains("must be signed"), "{}", answer.text());
