@@ -368,3 +368,6 @@ impl State {
 fn seconds() -> i64 {
     Timestamp::now().millis() / 1000
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,6 +247,7 @@ impl Door {
         let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
+        machine.chain.body(visit, &bytes)?;
         let anybody = Caller::anonymous();
         let caller = visit.caller.as_ref().unwrap_or(&anybody);
         let plain = service::plain(head, service, caller, visit.address);

@@ -205,3 +205,13 @@ fn too_many() -> Error {
 fn replayed() -> Error {
     refused("The signature was used before: each request needs a nonce of its own.")
 }
+
+/// The signature of a head, without any rule of ours about what it covers.
+#[cfg(test)]
+pub(super) fn tag_of(head: &Parts, secure: bool, input: &str, secret: &[u8]) -> Option<String> {
+    use base64::Engine as _;
+    let inputs = fields::lists(input)?;
+    let base = base::of(head, secure, &inputs.first()?.1).ok()?;
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), base.as_bytes());
+    Some(base64::engine::general_purpose::STANDARD.encode(tag))
+}

@@ -29,7 +29,7 @@ pub(crate) struct Said<'a> {
 
 impl<'a> Said<'a> {
     /// Reads a head; `forward` lists what a backend may see, lower-case.
-    pub(super) fn read(headers: &'a HeaderMap, forward: &[&'static str]) -> Self {
+    pub(crate) fn read(headers: &'a HeaderMap, forward: &[&'static str]) -> Self {
         let mut said = Self::default();
         for (name, value) in headers {
             let place = match name.as_str() {
