@@ -3,21 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kernel::store::registry::{KeyRow, PlanRow, Snapshot, TenantRow};
+use kernel::store::registry::{PlanRow, Snapshot};
 use kernel::time::Timestamp;
 
 use super::revision;
-use super::rows::read;
+use super::rows::{all, read};
 use crate::store::Store;
 use crate::store::failure::Failure;
 
-const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants \
-                       WHERE id > $1 ORDER BY id LIMIT 4096";
-const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys \
-                    WHERE id > $1 AND revoked IS NULL AND (expires IS NULL OR expires > $2) ORDER BY id LIMIT 4096";
-/// Bound: as in the statements. A row as sqlx has it takes a kilobyte and more; all at once would be most of the memory of
-/// a gateway with very many keys.
-const PAGE: usize = 4096;
+const LIVE: &str = "revoked IS NULL AND (expires IS NULL OR expires > $7)";
 const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
 const PRICES: &str =
     "SELECT id, source, terms, created, withdrawn FROM prices WHERE withdrawn IS NULL ORDER BY created, id";
@@ -39,24 +33,8 @@ impl Store {
         let mut session = self.viewing(self.long("read the registry")).await?;
         let revision = revision(&mut session).await?;
         let expired = Timestamp::now().millis() - i64::try_from(LONG_EXPIRED.as_millis()).unwrap_or(0);
-        let mut tenants: Vec<TenantRow> = Vec::new();
-        loop {
-            let after = tenants.last().map_or(String::new(), |row| row.id.as_str().to_owned());
-            let page = session.rows(sqlx::query(TENANTS).bind(after)).await?;
-            tenants.extend(read(&page)?);
-            if page.len() < PAGE {
-                break;
-            }
-        }
-        let mut keys: Vec<KeyRow> = Vec::new();
-        loop {
-            let after = keys.last().map_or(String::new(), |row| row.id.as_str().to_owned());
-            let page = session.rows(sqlx::query(KEYS).bind(after).bind(expired)).await?;
-            keys.extend(read(&page)?);
-            if page.len() < PAGE {
-                break;
-            }
-        }
+        let tenants = all(&mut session, "1 = 1", None).await?;
+        let keys = all(&mut session, LIVE, Some(expired)).await?;
         let plans = session.rows(sqlx::query(PLANS)).await?;
         let prices = read(&session.rows(sqlx::query(PRICES)).await?)?;
         session.commit().await?;
