@@ -1,0 +1,221 @@
+//! Where invoices are made, issued and kept.
+
+use std::sync::Arc;
+
+use kernel::store::ledger::{Dimension, Filter, InvoiceRow, Sum};
+use kernel::store::{Fault, Ledger, Registry};
+use kernel::{Currency, Money, TenantId, Timestamp};
+
+use super::consumed::consumed;
+use super::fee::Subscribed;
+use super::item::Items;
+use super::late::{late, late_usage};
+use super::money::{self, Moves};
+use super::period::Period;
+use super::tariff::Tariff;
+use super::{Consumption, Invoice, Line, Trouble};
+
+/// The ledger and the registry, together: what invoices are made from.
+#[derive(Clone)]
+pub struct Books {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) registry: Arc<dyn Registry>,
+}
+
+/// What issuing came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The invoice.
+    pub invoice: Invoice,
+    /// Whether it was issued just now, or had been before.
+    pub new: bool,
+}
+
+/// By what the sums are split that invoices are made from.
+const BY: [Dimension; 4] = [Dimension::Month, Dimension::Plan, Dimension::Price, Dimension::Model];
+/// Bound: daybooks hold hours of calls, at worst days of an outage; what comes later than after this many invoices is
+/// looked for by hand.
+const LOOK_BACK: usize = 12;
+/// Bound: of gateways that issue a tenant's invoices at once, one wins each time; nobody has so many.
+const TRIES: u32 = 8;
+
+impl Books {
+    /// On top of a store.
+    pub fn new(ledger: Arc<dyn Ledger>, registry: Arc<dyn Registry>) -> Self {
+        Self { ledger, registry }
+    }
+
+    /// Makes an invoice, and leaves everything as it is.
+    ///
+    /// # Errors
+    /// `Refused` where there is no such tenant.
+    pub async fn draft(
+        &self,
+        tenant: &TenantId,
+        period: Period,
+        currency: Option<Currency>,
+    ) -> Result<Invoice, Trouble> {
+        self.make(tenant, period, currency, &self.issued(tenant).await?).await
+    }
+
+    /// Makes an invoice and issues it. One for the same time is issued once, however often it is tried.
+    ///
+    /// # Errors
+    /// `Refused` where the time is not over, or nothing happened in it; `Conflict` where another invoice has a part of it.
+    pub async fn issue(
+        &self,
+        tenant: &TenantId,
+        period: Period,
+        currency: Option<Currency>,
+        now: Timestamp,
+    ) -> Result<Issued, Trouble> {
+        if period.end() > now {
+            return Err(Trouble::Refused(format!(
+                "the time until {} is not over yet: ask for a draft, or wait",
+                period.until
+            )));
+        }
+        for _ in 0..TRIES {
+            let earlier = self.issued(tenant).await?;
+            let mut invoice = self.make(tenant, period, currency, &earlier).await?;
+            let same = earlier.iter().filter(|other| other.currency == invoice.currency);
+            if let Some(other) = same.into_iter().find(|other| other.period().overlaps(period)) {
+                if other.period() == period {
+                    return Ok(Issued { invoice: other.clone(), new: false });
+                }
+                let (id, from, until) = (other.id.as_deref().unwrap_or_default(), other.from, other.until);
+                return Err(Trouble::Conflict(format!("invoice {id} is for {from} to {until} already")));
+            }
+            if invoice.lines.is_empty() && invoice.payments.is_empty() {
+                return Err(Trouble::Refused("nothing happened in that time: there is nothing to put on an invoice".into()));
+            }
+            // Numbers count a tenant's invoices, without gaps. Whoever makes one has seen all before it: had another been
+            // issued meanwhile, the number would be taken.
+            let id = format!("{tenant}-{:04}", earlier.len() + 1);
+            invoice.id = Some(id.clone());
+            invoice.issued = Some(now.millis());
+            let row = row(&invoice, &id, tenant, now);
+            match self.ledger.issue(&row, &money::transfers(&invoice, &id, now)).await {
+                Ok(()) => return Ok(Issued { invoice, new: true }),
+                Err(Fault::Conflict(_)) => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(Trouble::Conflict("others are issuing this tenant's invoices at the same time: try again".into()))
+    }
+
+    /// One issued invoice.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn invoice(&self, id: &str) -> Result<Option<Invoice>, Trouble> {
+        self.ledger.invoice(id).await?.map(|row| Invoice::parse(&row.body)).transpose()
+    }
+
+    /// A tenant's issued invoices, in the order of issuing.
+    pub(crate) async fn issued(&self, tenant: &TenantId) -> Result<Vec<Invoice>, Trouble> {
+        let rows = self.ledger.invoices(Some(tenant)).await?;
+        let mut invoices = rows.iter().map(|row| Invoice::parse(&row.body)).collect::<Result<Vec<_>, _>>()?;
+        invoices.sort_by_key(|invoice| number(invoice.id.as_deref()));
+        Ok(invoices)
+    }
+
+    async fn make(
+        &self,
+        tenant: &TenantId,
+        period: Period,
+        currency: Option<Currency>,
+        earlier: &[Invoice],
+    ) -> Result<Invoice, Trouble> {
+        let Some(row) = self.registry.tenant(tenant).await? else {
+            return Err(Trouble::Refused(format!("there is no tenant `{tenant}`")));
+        };
+        let tariff = Tariff::new(&self.registry.plans().await?, &self.registry.prices().await?)?;
+        let subscriptions = self.registry.subscriptions(tenant).await?;
+        let sums = self.sums(tenant, period).await?;
+        let subscribed = Subscribed::new(&tariff, &subscriptions, period);
+        let version = row.plan.as_deref().and_then(|plan| tariff.version(plan, period.end()));
+        let mut found = subscribed.currencies(&tariff);
+        found.extend(sums.iter().map(|sum| sum.currency));
+        // A tenant that changed currencies has invoices in both: its plan's is asked for first.
+        let own = tariff.billing(version).currency();
+        let currency = currency.unwrap_or(if found.is_empty() || found.contains(&own) { own } else { found.first().copied().unwrap_or(own) });
+        let mut items = subscribed.of(&tariff, currency).fees(&tariff)?;
+        items.extend(consumed(&tariff, &subscribed.of(&tariff, currency), &sums, currency)?);
+
+        let mut usage = consumption(&sums, currency);
+
+        let earlier: Vec<Invoice> = earlier.iter().filter(|invoice| invoice.currency == currency).cloned().collect();
+        for invoice in earlier.iter().rev().take(LOOK_BACK) {
+            let subscribed = Subscribed::new(&tariff, &subscriptions, invoice.period()).of(&tariff, currency);
+            let sums = self.sums(tenant, invoice.period()).await?;
+            let now = consumed(&tariff, &subscribed, &sums, currency)?;
+            let id = invoice.id.as_deref().unwrap_or_default();
+            items.extend(late(id, &now, &earlier));
+            usage.extend(late_usage(id, consumption(&sums, currency), &earlier));
+        }
+        let last = earlier.iter().max_by_key(|invoice| invoice.until);
+        let moves = Moves::read(&*self.ledger, tenant, currency, period, last).await?;
+        items.extend(moves.corrections.clone());
+
+        let lines = lines(items, currency);
+        let total: Money = lines.iter().map(|line| line.amount).sum();
+        found.remove(&currency);
+        Ok(Invoice {
+            id: None,
+            tenant: tenant.to_string(),
+            from: period.from,
+            until: period.until,
+            issued: None,
+            currency,
+            total,
+            exact: lines.iter().map(|line| line.count.exact).sum(),
+            lines,
+            usage,
+            statement: moves.statement(total),
+            payments: moves.payments,
+            other_currencies: found.into_iter().collect(),
+        })
+    }
+
+    async fn sums(&self, tenant: &TenantId, period: Period) -> Result<Vec<Sum>, Trouble> {
+        let filter = Filter {
+            tenant: Some(tenant.clone()),
+            from: Some(period.start()),
+            until: Some(period.end()),
+            ..Filter::default()
+        };
+        Ok(self.ledger.sums(&filter, &BY).await?)
+    }
+}
+
+/// What calls consumed, in order.
+fn consumption(sums: &[Sum], currency: Currency) -> Vec<Consumption> {
+    let mut usage: Vec<_> = sums.iter().filter(|sum| sum.currency == currency).filter_map(Consumption::of).collect();
+    usage.sort_by(|a, b| (a.month, &a.plan, &a.model, &a.price).cmp(&(b.month, &b.plan, &b.model, &b.price)));
+    usage
+}
+
+/// The count at the end of an invoice's number.
+fn number(id: Option<&str>) -> u64 {
+    id.and_then(|id| id.rsplit_once('-')).and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
+}
+
+fn row(invoice: &Invoice, id: &str, tenant: &TenantId, now: Timestamp) -> InvoiceRow {
+    InvoiceRow {
+        id: id.to_owned(),
+        tenant: tenant.clone(),
+        from: invoice.from.start(),
+        until: invoice.until.start(),
+        issued: now,
+        currency: invoice.currency,
+        total: invoice.total,
+        body: invoice.to_json(),
+    }
+}
+
+/// Numbers items as lines, and rounds each once.
+fn lines(items: Items, currency: Currency) -> Vec<Line> {
+    let numbered = items.into_iter().zip(1..);
+    numbered.map(|((item, count), line)| Line { line, item, amount: count.rounded(currency), count }).collect()
+}
