@@ -18,7 +18,7 @@ pub mod period;
 pub mod print;
 mod tariff;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -110,7 +110,13 @@ pub async fn report(ledger: &Arc<dyn Ledger>, query: &Query) -> Result<Report, T
     let after = query.after.as_deref().map(|cursor| unmask(cursor).ok_or_else(bad_cursor)).transpose()?;
     let sums = ledger.sums(&query.filter, &query.by).await?;
     let rows = sums.into_iter().map(|sum| Row {
-        of: query.by.iter().copied().zip(sum.of.iter().enumerate().map(|(at, of)| (at, of.clone()))).map(|(by, (_, of))| (by, shown(by, of))).collect(),
+        of: query
+            .by
+            .iter()
+            .copied()
+            .zip(sum.of.iter().enumerate().map(|(at, of)| (at, of.clone())))
+            .map(|(by, (_, of))| (by, shown(by, of)))
+            .collect(),
         sum,
     });
     let mut rows: Vec<(String, Row)> = rows.map(|row| (row.key(), row)).collect();
@@ -191,8 +197,7 @@ impl Row {
     /// Columns after those it is split by: names and values, in order.
     fn columns(&self) -> Vec<(&'static str, Cell)> {
         let sum = &self.sum;
-        let mut columns =
-            vec![("calls", Cell::number(sum.calls)), ("estimated_calls", Cell::number(sum.estimated))];
+        let mut columns = vec![("calls", Cell::number(sum.calls)), ("estimated_calls", Cell::number(sum.estimated))];
         columns.push(("input_tokens", Cell::number(sum.usage.input.0)));
         columns.push(("cached_input_tokens", Cell::number(Class::Cached.of(&sum.usage))));
         columns.push(("cache_write_tokens", Cell::number(Class::CacheWrite.of(&sum.usage))));

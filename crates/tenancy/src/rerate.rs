@@ -15,7 +15,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 
 use kernel::store::ledger::{Account, Cause, InvoiceRow, PostingId};
-use kernel::{Timestamp, TenantId};
+use kernel::{TenantId, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -93,7 +93,8 @@ pub async fn verify(books: &Books, id: &str) -> Result<Verdict, Trouble> {
         return Err(unread("the invoice is not among its tenant's"));
     };
 
-    let mut proof = Proof { books, terms: &terms, tenant: &tenant, all: &all, charges: 0, outstanding: 0, found: Vec::new() };
+    let mut proof =
+        Proof { books, terms: &terms, tenant: &tenant, all: &all, charges: 0, outstanding: 0, found: Vec::new() };
     let mut times: BTreeSet<&str> = paper.lines.iter().filter_map(|line| line.key.earlier.as_deref()).collect();
     times.insert(id);
     for time in times {
@@ -151,7 +152,8 @@ impl Proof<'_> {
         }
         let is = self.billed(id)?;
         let waiting = self.waiting(id, tally);
-        let keys: Vec<Key> = should.keys().chain(is.keys()).cloned().collect::<std::collections::HashSet<_>>().into_iter().collect();
+        let keys: Vec<Key> =
+            should.keys().chain(is.keys()).cloned().collect::<std::collections::HashSet<_>>().into_iter().collect();
         for key in keys {
             // Fees are never late; those of an earlier invoice are its own affair.
             if key.kind == "fee" && !own {
@@ -164,7 +166,8 @@ impl Proof<'_> {
                 let same = key.group.plan == group.plan && key.group.model == group.model;
                 *month == key.group.month && (same || matches!(key.kind.as_str(), "overage" | "included"))
             });
-            let more = of_waiting && should.quantity >= is.quantity && (should.exact >= is.exact || key.kind == "adjustment");
+            let more =
+                of_waiting && should.quantity >= is.quantity && (should.exact >= is.exact || key.kind == "adjustment");
             // How many of the included tokens are used is not brought up to date by later invoices.
             let counted = should.quantity == is.quantity || (key.kind == "included" && should.quantity > is.quantity);
             if !more && !(counted && should.exact == is.exact) {
@@ -228,9 +231,8 @@ impl Proof<'_> {
     /// The number of a line, for a difference.
     fn line(&self, id: &str, key: &Key) -> String {
         let lines = self.all.iter().flat_map(|(row, paper)| paper.lines.iter().map(move |line| (row, line)));
-        let mut found = lines.filter(|(row, line)| {
-            about(line, row, id) && Key { earlier: None, ..line.key.clone() } == *key
-        });
+        let mut found =
+            lines.filter(|(row, line)| about(line, row, id) && Key { earlier: None, ..line.key.clone() } == *key);
         found.next().map_or_else(|| "none".into(), |(row, line)| format!("{} line {}", row.id, line.line))
     }
 
@@ -302,7 +304,11 @@ impl Proof<'_> {
                 }
                 if transfer.invoice.as_deref() == Some(row.id.as_str()) {
                     let amount = Ratio::parse(&transfer.amount.to_string());
-                    let signed = if transfer.debit == account { amount } else { amount.and_then(|amount| Ratio::ZERO.minus(amount)) };
+                    let signed = if transfer.debit == account {
+                        amount
+                    } else {
+                        amount.and_then(|amount| Ratio::ZERO.minus(amount))
+                    };
                     let sum = posted.entry(transfer.cause).or_insert(Ratio::ZERO);
                     *sum = signed.and_then(|signed| sum.plus(signed)).ok_or_else(too_large)?;
                 }
@@ -310,11 +316,13 @@ impl Proof<'_> {
         }
         for (cause, kind) in [(Cause::Fee, "fee"), (Cause::Overage, "overage")] {
             let lines = paper.lines.iter().filter(|line| line.key.kind == kind);
-            let due = lines.map(|line| Ratio::parse(&line.exact)).try_fold(Ratio::ZERO, |sum, amount| sum.plus(amount?));
+            let due =
+                lines.map(|line| Ratio::parse(&line.exact)).try_fold(Ratio::ZERO, |sum, amount| sum.plus(amount?));
             let is = posted.get(&cause).copied().unwrap_or(Ratio::ZERO);
             self.expect("transfer", &row.id, cause.as_str(), &is, &due.ok_or_else(too_large)?);
         }
-        let rounding = Ratio::parse(&paper.total).zip(Ratio::parse(&paper.exact)).and_then(|(total, exact)| total.minus(exact));
+        let rounding =
+            Ratio::parse(&paper.total).zip(Ratio::parse(&paper.exact)).and_then(|(total, exact)| total.minus(exact));
         let is = posted.get(&Cause::Rounding).copied().unwrap_or(Ratio::ZERO);
         self.expect("transfer", &row.id, Cause::Rounding.as_str(), &is, &rounding.ok_or_else(too_large)?);
         Ok(())

@@ -87,7 +87,9 @@ impl Books {
                 return Err(Trouble::Conflict(format!("invoice {id} is for {from} to {until} already")));
             }
             if invoice.lines.is_empty() && invoice.payments.is_empty() {
-                return Err(Trouble::Refused("nothing happened in that time: there is nothing to put on an invoice".into()));
+                return Err(Trouble::Refused(
+                    "nothing happened in that time: there is nothing to put on an invoice".into(),
+                ));
             }
             // Numbers count a tenant's invoices, without gaps. Whoever makes one has seen all before it: had another been
             // issued meanwhile, the number would be taken.
@@ -139,7 +141,11 @@ impl Books {
         found.extend(sums.iter().map(|sum| sum.currency));
         // A tenant that changed currencies has invoices in both: its plan's is asked for first.
         let own = tariff.billing(version).currency();
-        let currency = currency.unwrap_or(if found.is_empty() || found.contains(&own) { own } else { found.first().copied().unwrap_or(own) });
+        let currency = currency.unwrap_or(if found.is_empty() || found.contains(&own) {
+            own
+        } else {
+            found.first().copied().unwrap_or(own)
+        });
         let mut items = subscribed.of(&tariff, currency).fees(&tariff)?;
         items.extend(consumed(&tariff, &subscribed.of(&tariff, currency), &sums, currency)?);
 

@@ -123,7 +123,12 @@ mod tests {
 
     #[test]
     fn a_whole_month_is_the_whole_fee() {
-        check(&[plan("pro", "2026-01-01", "500", 1000)], &[on("pro", "2026-01-01", None)], &[("pro@500", 30, "500")], 1000);
+        check(
+            &[plan("pro", "2026-01-01", "500", 1000)],
+            &[on("pro", "2026-01-01", None)],
+            &[("pro@500", 30, "500")],
+            1000,
+        );
     }
 
     #[test]

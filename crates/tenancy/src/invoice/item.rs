@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use kernel::{Currency, Money, Usage};
 use serde::{Deserialize, Serialize};
 
+use super::Trouble;
 use super::period::Month;
 use super::tariff::share;
-use super::Trouble;
 
 /// What a line is about. No two lines of an invoice have the same; the order is that of the lines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

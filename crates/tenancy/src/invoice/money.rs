@@ -125,7 +125,9 @@ impl Moves {
         if self.payments.len() + self.corrections.len() <= MOVES_MAX {
             return Ok(());
         }
-        Err(Trouble::Refused(format!("there are more than {MOVES_MAX} payments and corrections: choose a shorter time")))
+        Err(Trouble::Refused(format!(
+            "there are more than {MOVES_MAX} payments and corrections: choose a shorter time"
+        )))
     }
 
     /// How the account stands with an invoice of so much.

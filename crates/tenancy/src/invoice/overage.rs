@@ -75,7 +75,8 @@ mod tests {
             .iter()
             .map(|(item, count)| (item.plan.clone().unwrap_or_default(), count.quantity, count.exact.to_string()))
             .collect();
-        let found: Vec<_> = found.iter().map(|(plan, tokens, exact)| (plan.as_str(), *tokens, exact.as_str())).collect();
+        let found: Vec<_> =
+            found.iter().map(|(plan, tokens, exact)| (plan.as_str(), *tokens, exact.as_str())).collect();
         assert_eq!(found, expected);
     }
 

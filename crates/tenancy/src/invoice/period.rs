@@ -187,7 +187,10 @@ mod tests {
     fn months_know_their_days_and_neighbours() {
         let check = |text: &str, days: u32, before: &str| {
             let month = Month::parse(text).unwrap();
-            assert_eq!((month.to_string(), month.days(), month.before().to_string()), (text.into(), days, before.into()));
+            assert_eq!(
+                (month.to_string(), month.days(), month.before().to_string()),
+                (text.into(), days, before.into())
+            );
             assert_eq!(month.period().days().count(), days as usize);
         };
         check("2024-02", 29, "2024-01");

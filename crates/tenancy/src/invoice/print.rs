@@ -1,6 +1,8 @@
 //! Invoices as people and programs read them: CSV, and HTML for paper.
 
 mod html;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use self::html::html;
@@ -12,8 +14,27 @@ use crate::csv::{Cell, Table};
 /// An invoice as CSV: one row for each line, with all that the line is about. The rounded amounts come to the total.
 pub fn csv(invoice: &Invoice) -> String {
     let mut table = Table::new(&[
-        "invoice", "tenant", "from", "until", "line", "earlier_invoice", "month", "kind", "plan", "model", "price",
-        "class", "transfer", "quantity", "of", "unit", "unit_price", "per", "exact", "amount", "currency",
+        "invoice",
+        "tenant",
+        "from",
+        "until",
+        "line",
+        "earlier_invoice",
+        "month",
+        "kind",
+        "plan",
+        "model",
+        "price",
+        "class",
+        "transfer",
+        "quantity",
+        "of",
+        "unit",
+        "unit_price",
+        "per",
+        "exact",
+        "amount",
+        "currency",
     ]);
     for line in &invoice.lines {
         let (item, count) = (&line.item, &line.count);

@@ -134,7 +134,10 @@ mod tests {
     fn the_version_entered_last_before_a_moment_is_in_force_at_it() {
         let tariff = Tariff::new(&[version("pro@b", 20), version("pro@a", 10)], &[]).unwrap();
         let check = |before: i64| tariff.version("pro", Timestamp(before)).unwrap().to_owned();
-        assert_eq!((check(5), check(11), check(20), check(21)), ("pro@a".into(), "pro@a".into(), "pro@a".into(), "pro@b".into()));
+        assert_eq!(
+            (check(5), check(11), check(20), check(21)),
+            ("pro@a".into(), "pro@a".into(), "pro@a".into(), "pro@b".into())
+        );
         assert_eq!(tariff.version("free", Timestamp(5)), None);
     }
 
@@ -145,7 +148,10 @@ mod tests {
         )
         .unwrap();
         let check = |class| list(&price, class).to_string();
-        assert_eq!((check(Class::Cached), check(Class::AudioOutput), check(Class::Reasoning)), ("2".into(), "3".into(), "4".into()));
+        assert_eq!(
+            (check(Class::Cached), check(Class::AudioOutput), check(Class::Reasoning)),
+            ("2".into(), "3".into(), "4".into())
+        );
         assert_eq!(check(Class::Images), "0");
     }
 

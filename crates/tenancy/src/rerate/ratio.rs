@@ -89,10 +89,6 @@ impl Ratio {
     pub(super) const fn is_zero(self) -> bool {
         self.over == 0
     }
-
-    pub(super) const fn is_negative(self) -> bool {
-        self.over < 0
-    }
 }
 
 /// By what they come to; `None` only for numbers too large to compare, which are taken as equal.
@@ -142,8 +138,14 @@ mod tests {
         assert_eq!(third.plus(third).unwrap().plus(third).unwrap(), ratio("1"));
         assert_eq!(ratio("0.1").plus(ratio("0.2")).unwrap(), ratio("0.3"));
         assert_eq!(ratio("-0.002").times(ratio("1.5")).unwrap().to_string(), "-0.003");
-        assert_eq!((third.to_string().as_str(), Ratio::new(4, -6).unwrap().to_string().as_str()), ("0.333333333333", "-0.666666666667"));
-        assert_eq!((Ratio::new(1, 0), Ratio::parse(""), Ratio::parse("x"), Ratio::parse("1.2.3")), (None, None, None, None));
+        assert_eq!(
+            (third.to_string().as_str(), Ratio::new(4, -6).unwrap().to_string().as_str()),
+            ("0.333333333333", "-0.666666666667")
+        );
+        assert_eq!(
+            (Ratio::new(1, 0), Ratio::parse(""), Ratio::parse("x"), Ratio::parse("1.2.3")),
+            (None, None, None, None)
+        );
         assert!(ratio("0.3") > third.times(ratio("0.9")).unwrap().minus(ratio("0.001")).unwrap());
     }
 
@@ -151,7 +153,10 @@ mod tests {
     fn rounding_is_half_to_even_and_truncating_drops() {
         let check = |text: &str, rounded: &str, truncated: &str| {
             let ratio = ratio(text);
-            assert_eq!((ratio.round(2).unwrap().to_string(), ratio.truncate(2).unwrap().to_string()), (rounded.into(), truncated.into()));
+            assert_eq!(
+                (ratio.round(2).unwrap().to_string(), ratio.truncate(2).unwrap().to_string()),
+                (rounded.into(), truncated.into())
+            );
         };
         check("0.125", "0.12", "0.12");
         check("0.135", "0.14", "0.13");

@@ -73,8 +73,7 @@ impl Tally {
             model: Some(charge.model.to_string()),
             price: charge.price.as_deref().map(str::to_owned),
         };
-        let nothing =
-            Totals { calls: 0, answered: 0, tokens: [0; 7], images: 0, gpu_millis: 0, charged: Ratio::ZERO };
+        let nothing = Totals { calls: 0, answered: 0, tokens: [0; 7], images: 0, gpu_millis: 0, charged: Ratio::ZERO };
         let totals = self.groups.entry(group).or_insert(nothing);
         totals.calls += 1;
         totals.answered += u64::from(was_answered(charge));

@@ -31,8 +31,7 @@ pub(super) const TOKENS: [(&str, &str, &str); 7] = [
 impl Terms {
     /// `None` where a row is no JSON.
     pub(super) fn new(plans: &[PlanRow], prices: &[PriceRow], subscriptions: Vec<SubscriptionRow>) -> Option<Self> {
-        let mut terms =
-            Self { plans: HashMap::new(), versions: HashMap::new(), prices: HashMap::new(), subscriptions };
+        let mut terms = Self { plans: HashMap::new(), versions: HashMap::new(), prices: HashMap::new(), subscriptions };
         for row in plans {
             terms.plans.insert(row.id.clone(), serde_json::from_str(&row.terms).ok()?);
             terms.versions.entry(row.name.clone()).or_default().push((row.created.0, row.id.clone()));

@@ -44,7 +44,15 @@ impl Page<'_> {
             (Some(id), Some(at)) => (escape(id), Day::of(Timestamp(at)).to_string()),
             _ => (say(words::DRAFT).to_owned(), "–".to_owned()),
         };
-        put(out, format_args!("<header><h1>{}</h1><p class=\"total\">{}<b>{}</b></p></header>\n<dl>\n", say(words::INVOICE), say(words::TOTAL), self.money(invoice.total)));
+        put(
+            out,
+            format_args!(
+                "<header><h1>{}</h1><p class=\"total\">{}<b>{}</b></p></header>\n<dl>\n",
+                say(words::INVOICE),
+                say(words::TOTAL),
+                self.money(invoice.total)
+            ),
+        );
         let days = last_day(invoice);
         let rows = [
             (words::NUMBER, number),
@@ -127,7 +135,9 @@ impl Page<'_> {
             Unit::GpuMillisecond => seconds(count.quantity),
             _ => grouped(count.quantity),
         };
-        let of = count.of.map_or_else(String::new, |of| format!(" {} {}", self.language.say(words::INCLUDED_OF), grouped(of)));
+        let of = count
+            .of
+            .map_or_else(String::new, |of| format!(" {} {}", self.language.say(words::INCLUDED_OF), grouped(of)));
         format!("{number}{of}<small>{}</small>", self.language.unit(count.unit))
     }
 
@@ -196,14 +206,24 @@ impl Page<'_> {
             return;
         }
         let say = |words| self.language.say(words);
-        put(out, format_args!("<h2>{}</h2>\n<table>\n<thead><tr><th>{}</th><th>{}</th>", say(words::USAGE), say(words::MONTH), say(words::MODEL)));
+        put(
+            out,
+            format_args!(
+                "<h2>{}</h2>\n<table>\n<thead><tr><th>{}</th><th>{}</th>",
+                say(words::USAGE),
+                say(words::MONTH),
+                say(words::MODEL)
+            ),
+        );
         for name in [words::CALLS, words::INPUT, words::OUTPUT] {
             put(out, format_args!("<th class=\"r\">{}</th>", say(name)));
         }
         out.push_str("</tr></thead>\n<tbody>\n");
         for usage in &self.invoice.usage {
-            let estimated = (usage.estimated > 0).then(|| format!("<small>{} {}</small>", grouped(usage.estimated), say(words::ESTIMATED)));
-            let earlier = usage.earlier.as_ref().map(|id| format!("<small>{} {}</small>", say(words::EARLIER), escape(id)));
+            let estimated = (usage.estimated > 0)
+                .then(|| format!("<small>{} {}</small>", grouped(usage.estimated), say(words::ESTIMATED)));
+            let earlier =
+                usage.earlier.as_ref().map(|id| format!("<small>{} {}</small>", say(words::EARLIER), escape(id)));
             put(
                 out,
                 format_args!(
@@ -255,7 +275,11 @@ fn fixed(amount: Money, currency: Currency) -> String {
     let (whole, part) = size.split_once('.').unwrap_or((size, ""));
     let decimals = currency.decimals() as usize;
     let whole = whole.parse().map_or_else(|_| whole.to_owned(), grouped);
-    if decimals == 0 && part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part:0<decimals$}") }
+    if decimals == 0 && part.is_empty() {
+        format!("{sign}{whole}")
+    } else {
+        format!("{sign}{whole}.{part:0<decimals$}")
+    }
 }
 
 /// Thousands apart, by a narrow space that does not break.

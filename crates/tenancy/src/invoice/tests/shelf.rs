@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use kernel::store::ledger::{
-    Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer,
-};
+use kernel::store::ledger::{Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer};
 use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Seed, Snapshot, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Ledger, Registry, Stored};
 use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
