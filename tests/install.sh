@@ -74,6 +74,7 @@ missing_packages() {
     command -v openssl >/dev/null || wanted+=(openssl)
     command -v ps >/dev/null || wanted+=(procps)
     { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || wanted+=(nginx-light)
+    command -v chromium >/dev/null || wanted+=(chromium)
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
     echo "${wanted[*]}"
@@ -154,7 +155,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 
 echo "test parts in $CACHE:"
 needed=$(missing_packages)
-if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx"; fi
+if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, chromium"; fi
 if [ -n "${SLUICE_TESTS_LLAMA:-}" ]; then
     "$HERE/parts/llama.sh" --version >"$CACHE/llama.version" 2>&1 || fail "$SLUICE_TESTS_LLAMA --version failed"
 else
@@ -166,6 +167,6 @@ fi
 once models install_models "$(digest "$HERE/parts/tiny_gguf.py")" "generated models: tiny (6 MB, fast), slow (55 MB)"
 [ -x "$VENV/bin/pytest" ] || rm -f "$CACHE/python.stamp"
 once python install_python "$(python3 -V) $(digest "$HERE/requirements.txt")" "pytest, openai SDK, httpx in a virtual environment"
-[ -d "$NODE/node_modules/openai" ] || rm -f "$CACHE/node.stamp"
-once node install_node "$NODE $(digest "$NODE/package-lock.json")" "openai SDK for Node in tests/sdk/node/node_modules"
+[ -d "$NODE/node_modules/openai" ] && [ -d "$NODE/node_modules/playwright-core" ] || rm -f "$CACHE/node.stamp"
+once node install_node "$NODE $(digest "$NODE/package-lock.json")" "openai SDK and playwright for Node in tests/sdk/node/node_modules"
 echo "llama.cpp: $(head -n 1 "$CACHE/llama.version")"

@@ -1,8 +1,8 @@
 //! One request's visit: from its head to the last byte of its answer.
 
 mod arrival;
-mod credentials;
-mod head;
+pub(crate) mod credentials;
+pub(crate) mod head;
 mod outgoing;
 mod route;
 mod said;
@@ -23,18 +23,22 @@ use kernel::health::Readiness;
 use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
-use kernel::{Call, Caller, Ctx, Error, Moment, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
-use tenancy::Directory;
+use kernel::{Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
+use tenancy::Register;
 use tokio::sync::futures::OwnedNotified;
 
 pub use self::arrival::Arriving;
 use self::arrival::Store;
 pub use self::outgoing::Outgoing;
-use self::route::Target;
-use self::said::Said;
-use self::visit::Visit;
+pub(crate) use self::route::Target;
+pub(crate) use self::said::Said;
+pub(crate) use self::visit::Visit;
 use crate::announcement::Announcement;
-use crate::settings::LimitSettings;
+use crate::gate::cors::Cors;
+use crate::gate::ip_filter::IpFilter;
+use crate::gate::{Chain, Entry};
+use crate::listener::Peer;
+use crate::settings::{Auth, LimitSettings};
 
 /// Everything one config makes of Sluice. A reload builds a new one and swaps the pointer; a request keeps the one it
 /// entered with.
@@ -46,9 +50,17 @@ pub struct Machine {
     /// Which models there are.
     pub roster: Arc<Roster>,
     /// Who may call.
-    pub directory: Directory,
-    /// Whether anyone may.
-    pub open: bool,
+    pub register: Arc<Register>,
+    /// Whether callers must show who they are; without a word, as soon as anybody is known.
+    pub auth: Option<Auth>,
+    /// What every request passes.
+    pub chain: Chain,
+    /// Which pages may call from a browser.
+    pub cors: Option<Cors>,
+    /// Who may come in, by address.
+    pub ip_filter: IpFilter,
+    /// Peers whose word counts for who is behind them.
+    pub trusted_peers: Vec<Network>,
     /// Whether anybody can answer.
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
@@ -59,6 +71,17 @@ pub struct Machine {
     pub forward: Vec<&'static str>,
     /// When it was built, in seconds since 1970; shown as the models' `created`.
     pub created: u64,
+}
+
+impl Machine {
+    /// Whether anyone may call.
+    pub fn open(&self) -> bool {
+        match self.auth {
+            Some(Auth::Required) => false,
+            Some(Auth::None) => true,
+            None => self.register.directory().is_empty(),
+        }
+    }
 }
 
 /// Where every request comes in.
@@ -128,10 +151,11 @@ impl Door {
 
     /// Answers one request. Never fails: what goes wrong is an answer too. Dropping the future, or the answer's
     /// body before its end, means that the client has left.
-    pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B) -> Response<Outgoing> {
+    pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B, peer: &Peer) -> Response<Outgoing> {
         let machine = self.machine.load_full();
         let mut said = Said::read(&head.headers, &machine.forward);
-        let mut visit = Visit::begin(&head, said.request_id, Arc::clone(&self.sink), self.enter());
+        let address = peer.address.map(|address| said.origin(address, &machine.trusted_peers));
+        let mut visit = Visit::begin(&head, said.request_id, address, Arc::clone(&self.sink), self.enter());
         let answered = {
             let mut answer = pin!(self.answer(&machine, (&head, &mut said), body, &mut visit));
             std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
@@ -153,11 +177,11 @@ impl Door {
         if head.extensions.get::<FramedTwice>().is_some() {
             return Err(framed_twice());
         }
-        let target = route::find(&head.method, head.uri.path())?;
-        if let Target::Health = target {
+        let target = route::find(&head.method, head.uri.path());
+        if let Ok(Target::Health) = target {
             return Ok(head::plain(StatusCode::OK, "{\"status\":\"ok\"}", visit.leave()));
         }
-        if let Target::Ready = target {
+        if let Ok(Target::Ready) = target {
             let (status, text) = if self.ready() {
                 (StatusCode::OK, "{\"status\":\"ready\"}")
             } else {
@@ -165,11 +189,13 @@ impl Door {
             };
             return Ok(head::plain(status, text, visit.leave()));
         }
-        let caller = credentials::identify(said, machine)?;
-        visit.caller = Some(caller);
-        match target {
-            Target::Models => Ok(head::json(route::models(machine), visit.leave())),
-            Target::Model(name) => Ok(head::json(route::model(machine, &name)?, visit.leave())),
+        let entry = Entry { machine, head, said, target: target.as_ref().ok(), visit };
+        if let Some(answer) = machine.chain.enter(entry).await? {
+            return Ok(answer);
+        }
+        match target? {
+            Target::Models => Ok(head::json(machine, route::models(machine, visit), visit.leave())),
+            Target::Model(name) => Ok(head::json(machine, route::model(machine, visit, &name)?, visit.leave())),
             Target::Call(operation) => self.call(machine, said, body, operation, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
@@ -192,7 +218,12 @@ impl Door {
         visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
         visit.stream = call.stream;
         let known = machine.roster.models.get(&call.model);
-        let ctx = context(said, visit, known.and_then(|model| model.priority))?;
+        let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
+        if !caller.terms.models.allows(&call.model) {
+            return Err(route::not_allowed(&call.model));
+        }
+        let call = machine.chain.call(machine, known.map(|model| &**model), &caller.terms, visit, call)?;
+        let ctx = context(said, visit, caller, known.and_then(|model| model.priority))?;
         visit.ctx = Some(ctx.clone());
         let reply: Reply = machine.core.serve(&ctx, call).await?;
         Ok(head::reply(machine, reply, visit.leave(), Arc::clone(&self.closing)))
@@ -218,9 +249,8 @@ impl Drop for Inside {
     }
 }
 
-fn context(said: &Said<'_>, visit: &Visit, model: Option<Priority>) -> Result<Ctx> {
+fn context(said: &Said<'_>, visit: &Visit, caller: Caller, model: Option<Priority>) -> Result<Ctx> {
     let deadline = arrival::deadline(said.deadline)?.map(|span| visit.started + span);
-    let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
     let priority = caller.terms.priority(arrival::priority(said.priority)?, model);
     let explain = arrival::explain(said.explain, &caller)?;
     let tag = arrival::tag(said.tag)?;

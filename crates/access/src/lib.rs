@@ -7,11 +7,15 @@
 pub mod admin;
 pub mod door;
 mod explanation;
+pub mod gate;
 pub mod listener;
 pub mod settings;
 
 mod announcement;
 
 pub use door::{Door, Machine};
+pub use gate::cors::{Cors, CorsSettings};
+pub use gate::ip_filter::{IpFilter, IpFilterSettings};
+pub use gate::{Chain, GateName};
 pub use listener::{Cores, Listener};
 pub use settings::{AdminSettings, Auth, LimitSettings, ListenSettings, TlsSettings};

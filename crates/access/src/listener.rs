@@ -10,7 +10,7 @@ mod cores;
 mod tls;
 mod turn;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,13 @@ pub use self::tls::{Tls, TlsError};
 const BACKLOG: i32 = 4096;
 /// How long accepting rests after an error (out of file descriptors, mostly).
 const REST: Duration = Duration::from_millis(50);
+
+/// The other end of a connection.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Its address; `None` where the system does not tell any more.
+    pub address: Option<IpAddr>,
+}
 
 /// A connection on its way to a core.
 struct Incoming {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Allow, Billing, Budget, Limits, ModelLimits, Network, Scope};
+use crate::contract::{Allow, Billing, Budget, CredentialKind, Limits, ModelLimits, Origins, Preprocess, Scope};
 use crate::{KeyId, TenantId};
 
 /// Who a credential turned out to belong to.
@@ -28,8 +28,12 @@ pub struct Terms {
     pub scopes: Arc<[Scope]>,
     /// Which models may be called.
     pub models: Allow,
-    /// From where; empty: from everywhere.
-    pub networks: Arc<[Network]>,
+    /// From where.
+    pub origins: Origins,
+    /// By which kinds of credential; empty: by any.
+    pub credentials: Arc<[CredentialKind]>,
+    /// Whether requests with the key must be signed.
+    pub signed: bool,
     /// How much the tenant may ask for per time.
     pub limits: Limits,
     /// How much the key may.
@@ -42,6 +46,10 @@ pub struct Terms {
     pub key_budgets: Arc<[Budget]>,
     /// How calls are charged.
     pub billing: Arc<Billing>,
+    /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
+    pub middleware: Option<Arc<[Arc<str>]>>,
+    /// What is made of its requests before they are passed on.
+    pub preprocess: Option<Arc<Preprocess>>,
     /// How urgent calls with this key are unless they say otherwise.
     pub key_priority: Option<Priority>,
     /// How urgent the tenant's calls are where nothing else is said.
@@ -63,14 +71,18 @@ impl Default for Terms {
         Self {
             plan: None,
             scopes: Arc::clone(&INFERENCE),
-            models: Allow::All,
-            networks: Arc::default(),
+            models: Allow::default(),
+            origins: Origins::default(),
+            credentials: Arc::default(),
+            signed: false,
             limits: Limits::default(),
             key_limits: Limits::default(),
             model_limits: Arc::default(),
             budgets: Arc::default(),
             key_budgets: Arc::default(),
             billing: Arc::default(),
+            middleware: None,
+            preprocess: None,
             key_priority: None,
             priority: Priority::Normal,
             priority_max: Priority::High,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::settings::Findings;
 use crate::{Currency, ModelName, Money};
 
 /// How much may be asked for per time. What is not set is not limited.
@@ -164,6 +165,39 @@ pub struct Price {
     pub per_gpu_second: Option<Money>,
 }
 
+/// What is made of requests before they are passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preprocess {
+    /// Fields that are set where a request does not have them, with their values.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub defaults: serde_json::Map<String, serde_json::Value>,
+    /// The most tokens an answer may have: a request that asks for more, or does not say, asks for this many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Put before the messages of every chat, as one of the role `system`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// The fields a request may have, beside those every one needs (`model`, `messages`, `prompt`, `input`, `stream`,
+    /// `stream_options`). Default: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// What becomes of other fields.
+    #[serde(skip_serializing_if = "OtherFields::is_default")]
+    pub other_fields: OtherFields,
+}
+
+/// What becomes of fields a request may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OtherFields {
+    /// The request is refused with 400, naming the field.
+    #[default]
+    Refuse,
+    /// They are taken out.
+    Drop,
+}
+
 /// What a credential may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -176,15 +210,29 @@ pub enum Scope {
     Admin,
 }
 
-/// Which models may be called.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
-pub enum Allow {
-    /// All of them.
-    #[default]
-    All,
-    /// Those that match one of these: names, or with `*` at the end all names that begin so.
-    Only(Arc<[Box<str>]>),
+/// How a caller shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// An API key.
+    ApiKey,
+    /// A signed token of an issuer the tenant trusts.
+    Jwt,
+    /// A token that its issuer is asked about.
+    Oauth2,
+    /// A certificate shown on the connection.
+    Mtls,
+    /// A signature over the request, made with a key's secret.
+    Signature,
 }
+
+/// Which models may be called: those that every list names. No list: all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Allow(Arc<[Arc<[Box<str>]>]>);
+
+/// From where calls may come: addresses that are in every list. No list: everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Origins(Arc<[Arc<[Network]>]>);
 
 /// A range of addresses, as in `10.0.0.0/8`; a single address is a range of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -193,6 +241,12 @@ pub struct Network {
     /// Bits that count, of 128.
     prefix: u8,
 }
+
+/// Fields every request may have: they say where it goes and what it is about.
+pub const ROUTING: [&str; 6] = ["model", "messages", "prompt", "input", "stream", "stream_options"];
+
+/// Bound: a thousand times the catalogue's price.
+const MARKUP_MAX: u32 = 100_000;
 
 const fn yes() -> bool {
     true
@@ -210,11 +264,41 @@ impl Limits {
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
+
+    /// These where they say something, else `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            rps: self.rps.or(others.rps),
+            rpm: self.rpm.or(others.rpm),
+            tpm: self.tpm.or(others.tpm),
+            concurrency: self.concurrency.or(others.concurrency),
+        }
+    }
+
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        let zero = [
+            ("rps", self.rps == Some(0)),
+            ("rpm", self.rpm == Some(0)),
+            ("tpm", self.tpm == Some(0)),
+            ("concurrency", self.concurrency == Some(0)),
+        ];
+        for (name, zero) in zero {
+            let message = "must be at least 1: leave it out for no limit, or suspend the tenant";
+            findings.require(!zero, format!("{path}.{name}"), message);
+        }
+    }
 }
 
 // === impl Budget ===
 
 impl Budget {
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        findings.require(self.limit >= Money::ZERO, format!("{path}.limit"), "must not be less than 0");
+    }
+
     /// Whether spending on a model counts.
     pub fn counts(&self, model: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|pattern| matches(pattern, model))
@@ -224,6 +308,26 @@ impl Budget {
 // === impl Billing ===
 
 impl Billing {
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        let mut amount = |name: &str, money: Option<Money>| {
+            let fits = money.is_none_or(|money| money >= Money::ZERO);
+            findings.require(fits, format!("{path}.{name}"), "must not be less than 0");
+        };
+        amount("per_call", self.per_call);
+        let monthly = self.monthly.as_ref();
+        amount("monthly.fee", monthly.map(|monthly| monthly.fee));
+        amount("monthly.overage_per_1k_tokens", monthly.and_then(|monthly| monthly.overage_per_1k_tokens));
+        if let Some(overage) = monthly.and_then(|monthly| monthly.overage_per_1k_tokens) {
+            let path = format!("{path}.monthly.overage_per_1k_tokens");
+            findings.require(overage.per(1000).is_some(), path, "has more than 9 decimals");
+        }
+        let fits = self.markup_percent.is_none_or(|percent| percent <= MARKUP_MAX);
+        findings.require(fits, format!("{path}.markup_percent"), format!("must be at most {MARKUP_MAX}"));
+        let fits = self.cache_percent.is_none_or(|percent| percent <= 100);
+        findings.require(fits, format!("{path}.cache_percent"), "must be at most 100");
+    }
+
     /// In which currency.
     pub fn currency(&self) -> Currency {
         self.currency.unwrap_or_default()
@@ -232,6 +336,31 @@ impl Billing {
     /// Whether the catalogue's prices are charged.
     pub fn by_token(&self) -> bool {
         self.per_token.unwrap_or(self.per_call.is_none() && self.monthly.is_none())
+    }
+}
+
+// === impl Preprocess ===
+
+impl Preprocess {
+    /// Whether it does anything.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        let fits = self.max_tokens != Some(0);
+        findings.require(fits, format!("{path}.max_tokens"), "must be at least 1");
+        for name in self.defaults.keys().filter(|name| ROUTING.contains(&name.as_str())) {
+            let message = "cannot have a default: it says where a request goes, or what it is about";
+            findings.add(format!("{path}.defaults.{name}"), message);
+        }
+    }
+}
+
+impl OtherFields {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -251,15 +380,53 @@ impl Scope {
     }
 }
 
+// === impl CredentialKind ===
+
+impl CredentialKind {
+    /// The word used in configs and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Jwt => "jwt",
+            Self::Oauth2 => "oauth2",
+            Self::Mtls => "mtls",
+            Self::Signature => "signature",
+        }
+    }
+}
+
 // === impl Allow ===
 
 impl Allow {
+    /// What several lists of patterns allow together; empty lists say nothing.
+    pub fn lists<'a>(lists: impl IntoIterator<Item = &'a [String]>) -> Self {
+        let said = lists.into_iter().filter(|list| !list.is_empty());
+        Self(said.map(|list| list.iter().map(|pattern| pattern.as_str().into()).collect()).collect())
+    }
+
     /// Whether a model may be called.
     pub fn allows(&self, model: &ModelName) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(patterns) => patterns.iter().any(|pattern| matches(pattern, model.as_str())),
-        }
+        self.0.iter().all(|list| list.iter().any(|pattern| matches(pattern, model.as_str())))
+    }
+}
+
+// === impl Origins ===
+
+impl Origins {
+    /// What several lists of networks allow together; empty lists say nothing, and what is no network nobody is in.
+    pub fn lists<'a>(lists: impl IntoIterator<Item = &'a [String]>) -> Self {
+        let said = lists.into_iter().filter(|list| !list.is_empty());
+        Self(said.map(|list| list.iter().filter_map(|text| Network::parse(text)).collect()).collect())
+    }
+
+    /// Whether everybody may call, from wherever.
+    pub fn everywhere(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether calls may come from an address.
+    pub fn hold(&self, address: IpAddr) -> bool {
+        self.0.iter().all(|list| list.iter().any(|network| network.holds(address)))
     }
 }
 
@@ -307,6 +474,20 @@ mod tests {
     fn a_pattern_is_a_name_or_a_beginning() {
         assert!(matches("gpt-4o", "gpt-4o") && matches("gpt-*", "gpt-4o") && matches("*", "x"));
         assert!(!matches("gpt-4", "gpt-4o") && !matches("gpt-*", "gp") && !matches("", "x"));
+    }
+
+    #[test]
+    fn what_is_allowed_stands_in_every_list() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (plan, key) = (list(&["gpt-*", "llama"]), list(&["gpt-4o"]));
+        let both = Allow::lists([&plan[..], &[], &key[..]]);
+        let check = |name: &str| both.allows(&ModelName::new(name));
+        assert!(check("gpt-4o") && !check("llama") && !check("gpt-5"));
+        assert!(Allow::lists([]).allows(&ModelName::new("x")) && Allow::default().allows(&ModelName::new("x")));
+        let (office, host) = (list(&["10.0.0.0/8"]), list(&["10.0.0.7", "192.0.2.1"]));
+        let origins = Origins::lists([&office[..], &host[..]]);
+        assert!(origins.hold("10.0.0.7".parse().unwrap()) && !origins.hold("192.0.2.1".parse().unwrap()));
+        assert!(!origins.everywhere() && Origins::lists([&[][..]]).everywhere());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Model {
     pub retry_min: u32,
     /// How urgent calls to it are that do not say so themselves.
     pub priority: Option<Priority>,
+    /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
+    pub middleware: Option<Arc<[Arc<str>]>>,
 }
 
 /// One version of a model, with its instances.

@@ -32,7 +32,7 @@ pub mod work;
 
 pub use call::{Attempt, Call, Operation, Payload, Placed};
 pub use caller::{Caller, Priority, Terms};
-pub use contract::{Allow, Billing, Budget, Limits, Network, Price, Scope};
+pub use contract::{Allow, Billing, Budget, CredentialKind, Limits, Network, Origins, Price, Scope};
 pub use ctx::Ctx;
 pub use error::{Error, Origin, Result, Retry};
 pub use ids::{InstanceId, KeyId, ModelName, RequestId, TenantId, Version};

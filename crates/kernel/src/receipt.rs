@@ -47,6 +47,8 @@ pub struct Receipt {
     pub started: crate::Moment,
     /// What happened on the way.
     pub journal: Journal,
+    /// Whether it is to be written into the access log.
+    pub logged: bool,
     /// Bytes of body received and sent.
     pub bytes: (u64, u64),
 }

@@ -1,6 +1,7 @@
 //! The `models:` section.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kernel::settings::{Findings, Millis, Secret};
 use kernel::{Priority, kind, random};
@@ -49,6 +50,10 @@ pub struct ModelSettings {
     /// How urgent calls to it are that neither say so nor have a key that does; default: as the tenant's plan says.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// The gates its calls pass once it is known what is wanted, in order, where they differ from those of the top-level
+    /// `middleware`.
+    #[serde(default)]
+    pub middleware: Option<Vec<Arc<str>>>,
     /// Finding out how many calls each backend can work on at once, where `max_concurrency` is not known.
     #[serde(default)]
     pub adaptive: Option<AdaptiveSettings>,
@@ -267,6 +272,7 @@ impl ModelSettings {
             headers: BTreeMap::new(),
             max_concurrency: None,
             priority: None,
+            middleware: None,
             adaptive: None,
             call_needs: Needs::default(),
             kv_tokens: None,

@@ -157,6 +157,7 @@ mod tests {
             retry_percent: 20,
             retry_min: 3,
             priority: None,
+            middleware: None,
         };
         let roster = Roster { models: [(model.name.clone(), Arc::new(model))].into() };
         let fake = Arc::new(Fake { failing, asked: Mutex::default() });

@@ -381,6 +381,7 @@ mod tests {
             retry_percent: 0,
             retry_min: 0,
             priority: None,
+            middleware: None,
         };
         roster.models.insert(ModelName::new("m"), Arc::new(model));
         let next: Arc<dyn Serve<Placed>> = fake.clone();

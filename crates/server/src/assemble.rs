@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use access::Machine;
+use access::{Chain, Cors, IpFilter, Machine};
+use kernel::Network;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
 use kernel::settings::Secret;
@@ -54,6 +55,10 @@ pub(crate) fn assemble(
         roster,
         directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
         open: config.open(),
+        chain: Chain::new(config.middleware.as_deref()),
+        cors: config.cors.as_ref().map(Cors::new),
+        ip_filter: IpFilter::new(&config.ip_filter),
+        trusted_peers: config.trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),
         admin_token,

@@ -1,11 +1,14 @@
 //! The command line.
 
+mod control;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::control::*;
 use crate::{command, serve};
 
 /// The LLM middle platform: tenant gateway, inference scheduler and ledger in one binary.
@@ -26,8 +29,14 @@ pub(crate) enum Command {
     Schema,
     /// Run a simulated OpenAI-compatible model server
     Sim(SimArgs),
+    /// Manage tenants
+    Tenant(TenantArgs),
     /// Manage API keys
     Key(KeyArgs),
+    /// Manage plans: what tenants are promised, and how they are charged
+    Plan(PlanArgs),
+    /// Manage prices of models
+    Price(PriceArgs),
     /// Print shell completions
     Completions {
         /// Which shell
@@ -101,34 +110,6 @@ pub(crate) struct SimArgs {
     pub(crate) seed: u64,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct KeyArgs {
-    #[command(subcommand)]
-    pub(crate) command: KeyCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeyCommand {
-    /// Make a key: it is printed once, and only its hash is to be kept
-    Create(KeyCreateArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyCreateArgs {
-    /// Whose key it is
-    #[arg(short, long)]
-    pub(crate) tenant: String,
-    /// What it is for
-    #[arg(short, long, default_value = "default")]
-    pub(crate) name: String,
-    /// Where Sluice keeps what must outlive it: hashes fit only the data directory they were made with
-    #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
-    pub(crate) data_dir: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
@@ -136,7 +117,10 @@ impl Command {
             Self::Check(args) => Ok(command::check::run(&args)),
             Self::Schema => command::schema::run(),
             Self::Sim(args) => command::sim::run(args),
-            Self::Key(KeyArgs { command: KeyCommand::Create(args) }) => command::key::create(&args),
+            Self::Tenant(args) => command::tenant::run(&args),
+            Self::Key(args) => command::key::run(&args),
+            Self::Plan(args) => command::plan::run(&args),
+            Self::Price(args) => command::price::run(&args),
             Self::Completions { shell } => Ok(command::completions::run(shell)),
         }
     }

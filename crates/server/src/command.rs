@@ -2,6 +2,12 @@
 
 pub(crate) mod check;
 pub(crate) mod completions;
+mod control;
 pub(crate) mod key;
+pub(crate) mod plan;
+pub(crate) mod price;
 pub(crate) mod schema;
+mod settings;
 pub(crate) mod sim;
+mod table;
+pub(crate) mod tenant;

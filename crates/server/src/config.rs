@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use access::{AdminSettings, Auth, LimitSettings, ListenSettings};
+use access::{AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, gate};
 use infrastructure::config::{Document, Faults};
 use infrastructure::telemetry;
 use kernel::settings::{Findings, Millis};
@@ -30,6 +30,14 @@ pub(crate) struct Config {
     /// Whether callers must show a key. Default: `required` as soon as a tenant has one; without any, calls are open
     /// and only loopback is served.
     pub(crate) auth: Option<Auth>,
+    /// What every request passes, in order. Default: every gate, as listed.
+    pub(crate) middleware: Option<Vec<GateName>>,
+    /// Which web pages may call from a browser.
+    pub(crate) cors: Option<CorsSettings>,
+    /// Who may come in, by address.
+    pub(crate) ip_filter: IpFilterSettings,
+    /// Addresses of proxies whose `x-forwarded-for` counts, as in `10.0.0.0/8`.
+    pub(crate) trusted_peers: Vec<String>,
     /// What clients may send.
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
@@ -114,6 +122,24 @@ impl Config {
         self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
     }
 
+    fn validate_chain(&self, findings: &mut Findings) {
+        if let Some(names) = &self.middleware {
+            gate::validate(names, self.open(), "middleware", findings);
+        }
+        let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
+        let of_tenants = self.tenants.iter().map(|tenant| &tenant.middleware).enumerate();
+        for (kind, (i, own)) in of_models.map(|own| ("models", own)).chain(of_tenants.map(|own| ("tenants", own))) {
+            if let Some(names) = own {
+                gate::validate_own(names, &format!("{kind}[{i}].middleware"), findings);
+            }
+        }
+        if let Some(cors) = &self.cors {
+            cors.validate("cors", findings);
+        }
+        self.ip_filter.validate("ip_filter", findings);
+        gate::ip_filter::networks(&self.trusted_peers, "trusted_peers", findings);
+    }
+
     fn has_keys(&self) -> bool {
         self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
     }
@@ -127,6 +153,7 @@ impl Config {
             "would serve everyone who can reach it without a key: add keys under `tenants`, or say `auth: none` if that is meant",
         );
         self.limits.validate("limits", findings);
+        self.validate_chain(findings);
         self.admin.validate("admin", findings);
         let tenants: Vec<&str> = self.tenants.iter().map(|tenant| tenant.id.as_str()).collect();
         self.scheduling.validate("scheduling", &tenants, findings);

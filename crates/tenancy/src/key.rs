@@ -61,14 +61,20 @@ pub(crate) fn public_id(key: &str, hash: &[u8; 32]) -> KeyId {
 /// Reads `id.hash` as made by [`NewKey`].
 pub(crate) fn parse_hash(text: &str) -> Option<(KeyId, [u8; 32])> {
     let (id, digits) = text.split_once('.')?;
-    if id.is_empty() || digits.len() != 64 || !digits.is_ascii() {
+    let hash = unhex(digits).filter(|_| !id.is_empty())?;
+    Some((KeyId::new(id), hash))
+}
+
+/// Reads 64 hexadecimal digits.
+pub(crate) fn unhex(digits: &str) -> Option<[u8; 32]> {
+    if digits.len() != 64 || !digits.is_ascii() {
         return None;
     }
     let mut hash = [0; 32];
     for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
         *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
     }
-    Some((KeyId::new(id), hash))
+    Some(hash)
 }
 
 fn random_digits(count: usize) -> std::io::Result<String> {
@@ -93,7 +99,7 @@ fn check_digits(body: &str) -> String {
     digits.iter().collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,11 +8,17 @@ mod keep;
 pub mod key;
 pub mod pepper;
 pub mod plan;
+mod refused;
+pub mod register;
 pub mod report;
 pub mod rerate;
+pub mod shape;
+pub mod when;
 
-pub use directory::{Directory, TenantSettings};
+pub use directory::{KeySettings, TenantSettings};
 pub use keep::keep;
 pub use key::NewKey;
 pub use pepper::Pepper;
 pub use plan::PlanSettings;
+pub use refused::Refused;
+pub use register::{Declared, Directory, MadeKey, Register, Rejected};

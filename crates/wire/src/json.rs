@@ -10,9 +10,9 @@ use bytes::{Bytes, BytesMut};
 /// Bound: below it one copy is cheaper than the extra write vectors, above it the copy would dominate.
 const JOIN_MAX: usize = 32 * 1024;
 
-/// Replaces `edits` (disjoint, any order) in `body`. The result, joined, is the edited body.
+/// Replaces `edits` (disjoint, any order; what is put in where another begins goes before it) in `body`. The result, joined, is the edited body.
 pub fn splice(body: &Bytes, mut edits: Vec<(Range<usize>, Bytes)>) -> Vec<Bytes> {
-    edits.sort_by_key(|(range, _)| range.start);
+    edits.sort_by_key(|(range, _)| (range.start, range.end));
     let total = edits.iter().fold(body.len(), |sum, (range, text)| sum + text.len() - range.len());
     if total <= JOIN_MAX {
         let mut joined = BytesMut::with_capacity(total);

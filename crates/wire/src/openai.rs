@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod fault;
+pub mod preprocess;
 pub mod request;
 pub mod stream;

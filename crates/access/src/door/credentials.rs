@@ -2,22 +2,34 @@
 
 use kernel::error::Kind;
 use kernel::{Caller, Error, Origin, Result};
-use tenancy::key;
+use tenancy::{Rejected, key};
 
 use super::Machine;
 use super::said::Said;
 
 /// Finds the caller. On an open door a key that is known still says whose call it is.
-pub(super) fn identify(said: &Said<'_>, machine: &Machine) -> Result<Caller> {
-    let known = presented(said).map(|key| (key, machine.directory.find(key)));
+pub(crate) fn identify(said: &Said<'_>, machine: &Machine) -> Result<Caller> {
+    let known = presented(said).map(|key| (key, machine.register.find(key)));
     let caller = match known {
-        Some((_, Some(caller))) => caller.clone(),
-        _ if machine.open => Caller::anonymous(),
+        Some((_, Ok(caller))) => caller,
+        Some((_, Err(Rejected::Suspended))) => {
+            return Err(forbidden("The tenant is suspended: ask whoever runs this gateway."));
+        }
+        Some((_, Err(Rejected::Unplanned))) => {
+            return Err(forbidden("The tenant's plan is not known here: ask whoever runs this gateway."));
+        }
+        _ if machine.open() => Caller::anonymous(),
         None => return Err(refused("No API key was sent: send it as `Authorization: Bearer <key>`.")),
-        Some((key, None)) if key::mistyped(key) => {
+        Some((_, Err(Rejected::Expired))) => {
+            return Err(refused("The API key has expired: ask for another one."));
+        }
+        Some((_, Err(Rejected::Revoked))) => {
+            return Err(refused("The API key was revoked: ask for another one."));
+        }
+        Some((key, Err(Rejected::Unknown))) if key::mistyped(key) => {
             return Err(refused("The API key is mistyped or cut off: its check digits do not fit."));
         }
-        Some((_, None)) => return Err(refused("The API key is not known here.")),
+        Some((_, Err(Rejected::Unknown))) => return Err(refused("The API key is not known here.")),
     };
     agrees(said, &caller)?;
     Ok(caller)
@@ -47,6 +59,10 @@ fn agrees(said: &Said<'_>, caller: &Caller) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn forbidden(message: &'static str) -> Error {
+    Error::new(Kind::Forbidden, Origin::Caller, message)
 }
 
 fn refused(message: &'static str) -> Error {

@@ -96,10 +96,17 @@ pub(super) fn plain(status: StatusCode, text: &'static str, visit: Visit) -> Res
     )
 }
 
+/// An answer without a body.
+pub(crate) fn empty(machine: &Machine, mut headers: HeaderMap, visit: Visit) -> Response<Outgoing> {
+    identify(&mut headers, machine, &visit);
+    let status = StatusCode::NO_CONTENT;
+    respond(status, headers, Outgoing::whole(Bytes::new(), status.as_u16(), Outcome::Answered, visit))
+}
+
 /// A JSON answer of our own.
-pub(super) fn json(body: Value, visit: Visit) -> Response<Outgoing> {
+pub(super) fn json(machine: &Machine, body: Value, visit: Visit) -> Response<Outgoing> {
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-    headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
+    identify(&mut headers, machine, &visit);
     respond(StatusCode::OK, headers, Outgoing::whole(body.to_string().into(), 200, Outcome::Answered, visit))
 }
 
@@ -113,6 +120,9 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<O
 fn identify(headers: &mut HeaderMap, machine: &Machine, visit: &Visit) {
     headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
     headers.extend(HeaderValue::from_str(&machine.version).ok().map(|version| (CONFIG, version)));
+    if let Some(reader) = &visit.reader {
+        reader.tell(headers);
+    }
 }
 
 /// What happened on the way, for whoever wants to know.

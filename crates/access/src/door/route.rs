@@ -2,14 +2,14 @@
 
 use http::Method;
 use kernel::error::Kind;
-use kernel::{Error, Operation, Origin, Result};
+use kernel::{Error, ModelName, Operation, Origin, Result};
 use serde_json::{Value, json};
 
-use super::Machine;
+use super::{Machine, Visit};
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Call(Operation),
     Models,
     Model(String),
@@ -71,14 +71,15 @@ fn unescape(text: &str) -> String {
 }
 
 /// The answer to `GET /v1/models`.
-pub(super) fn models(machine: &Machine) -> Value {
-    let data: Vec<Value> = machine.roster.models.keys().map(|name| entry(name.as_str(), machine.created)).collect();
+pub(super) fn models(machine: &Machine, visit: &Visit) -> Value {
+    let names = machine.roster.models.keys().filter(|name| allowed(visit, name));
+    let data: Vec<Value> = names.map(|name| entry(name.as_str(), machine.created)).collect();
     json!({ "object": "list", "data": data })
 }
 
 /// The answer to `GET /v1/models/{name}`.
-pub(super) fn model(machine: &Machine, name: &str) -> Result<Value> {
-    if machine.roster.models.contains_key(name) {
+pub(super) fn model(machine: &Machine, visit: &Visit, name: &str) -> Result<Value> {
+    if machine.roster.models.get_key_value(name).is_some_and(|(name, _)| allowed(visit, name)) {
         return Ok(entry(name, machine.created));
     }
     let name: String = name.chars().take(200).collect();
@@ -89,6 +90,20 @@ pub(super) fn model(machine: &Machine, name: &str) -> Result<Value> {
     );
     error.field = Some("model".into());
     Err(error)
+}
+
+/// Whether the caller may call a model: others are not shown to it.
+fn allowed(visit: &Visit, name: &ModelName) -> bool {
+    visit.caller.as_ref().is_none_or(|caller| caller.terms.models.allows(name))
+}
+
+/// The refusal of a call to a model that is not for this caller.
+pub(super) fn not_allowed(name: &ModelName) -> Error {
+    let name: String = name.as_str().chars().take(200).collect();
+    let message = format!("The model `{name}` is not one this key may call. GET /v1/models lists those it may.");
+    let mut error = Error::new(Kind::Forbidden, Origin::Caller, message);
+    error.field = Some("model".into());
+    error
 }
 
 fn entry(name: &str, created: u64) -> Value {

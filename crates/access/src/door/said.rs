@@ -1,13 +1,15 @@
 //! What a request's head says to us, read in one pass: looking each name up would cost more than reading all of them.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use kernel::Network;
 
 /// The headers that mean something here. Where one is repeated, the first counts.
 #[derive(Debug, Default)]
-pub(super) struct Said<'a> {
+pub(crate) struct Said<'a> {
     pub(super) authorization: Option<&'a HeaderValue>,
     /// `x-api-key`, `api-key` and `x-goog-api-key`: where the SDKs of each dialect put a key, in order of preference.
     pub(super) keys: [Option<&'a HeaderValue>; 3],
@@ -19,6 +21,8 @@ pub(super) struct Said<'a> {
     pub(super) priority: Option<&'a HeaderValue>,
     pub(super) explain: Option<&'a HeaderValue>,
     pub(super) tag: Option<&'a HeaderValue>,
+    /// The last line of `x-forwarded-for`: every proxy adds to its end.
+    pub(super) forwarded_for: Option<&'a HeaderValue>,
     /// Headers a backend may see.
     forward: Vec<(&'static str, Bytes)>,
 }
@@ -41,6 +45,10 @@ impl<'a> Said<'a> {
                 "x-sluice-priority" => &mut said.priority,
                 "x-sluice-explain" => &mut said.explain,
                 "x-sluice-tag" => &mut said.tag,
+                "x-forwarded-for" => {
+                    said.forwarded_for = Some(value);
+                    continue;
+                }
                 other => {
                     let listed = forward.iter().find(|listed| **listed == other);
                     let seen = |name: &str| said.forward.iter().any(|(seen, _)| *seen == name);
@@ -55,6 +63,23 @@ impl<'a> Said<'a> {
         said
     }
 
+    /// Where a request comes from that a peer has sent: from the peer, or where that is trusted, from the last address it
+    /// names that is not trusted too.
+    pub(super) fn origin(&self, peer: IpAddr, trusted: &[Network]) -> IpAddr {
+        let trusts = |address: IpAddr| trusted.iter().any(|network| network.holds(address));
+        let named = self.forwarded_for.filter(|_| trusts(peer)).and_then(|value| value.to_str().ok());
+        let mut origin = peer;
+        for text in named.unwrap_or_default().rsplit(',') {
+            // What cannot be read was not written by a proxy: whoever stands behind it is unknown.
+            let Ok(address) = text.trim().parse() else { break };
+            origin = address;
+            if !trusts(address) {
+                break;
+            }
+        }
+        origin
+    }
+
     /// Takes out what a backend may see.
     pub(super) fn take_forward(&mut self) -> Arc<[(&'static str, Bytes)]> {
         // Nearly all calls have none of them, and these share one.
@@ -66,6 +91,25 @@ impl<'a> Said<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trusted_peer_says_who_is_behind_it_and_nobody_else_does() {
+        let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+        let check = |peer: &str, said: Option<&'static str>, expected: &str| {
+            let mut headers = HeaderMap::new();
+            headers.extend(
+                said.map(|text| (http::HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(text))),
+            );
+            let origin = Said::read(&headers, &[]).origin(peer.parse().unwrap(), &trusted);
+            assert_eq!(origin, expected.parse::<IpAddr>().unwrap(), "{peer} {said:?}");
+        };
+        check("192.0.2.1", Some("198.51.100.7"), "192.0.2.1");
+        check("10.0.0.1", None, "10.0.0.1");
+        check("10.0.0.1", Some("203.0.113.9, 198.51.100.7"), "198.51.100.7");
+        check("10.0.0.1", Some("198.51.100.7, 10.0.0.2"), "198.51.100.7");
+        check("10.0.0.1", Some("10.0.0.3,10.0.0.2"), "10.0.0.3");
+        check("10.0.0.1", Some("198.51.100.7, nonsense"), "10.0.0.1");
+    }
 
     #[test]
     fn the_first_of_repeated_headers_counts_and_only_listed_ones_are_forwarded() {

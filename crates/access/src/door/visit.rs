@@ -1,5 +1,6 @@
 //! One visit, kept from the first byte to the last, closed into a receipt exactly once.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -10,6 +11,7 @@ use kernel::{Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receip
 
 use super::Inside;
 use super::arrival::Held;
+use crate::gate::cors::Reader;
 
 /// Bound: longer request ids are replaced by ours.
 const ID_MAX: usize = 128;
@@ -17,16 +19,16 @@ const ID_MAX: usize = 128;
 const PATH_MAX: usize = 256;
 
 /// What is known about a request so far. Dropped before it was finished, it counts as left by its client.
-pub(super) struct Visit(Option<Box<Record>>);
+pub(crate) struct Visit(Option<Box<Record>>);
 
 /// The record inside; taken out when the visit ends.
-pub(super) struct Record {
+pub(crate) struct Record {
     pub(super) id: RequestId,
     pub(super) started: Moment,
     at: SystemTime,
     method: Arc<str>,
     path: Arc<str>,
-    pub(super) caller: Option<Caller>,
+    pub(crate) caller: Option<Caller>,
     pub(super) model: Option<ModelName>,
     pub(super) operation: Option<Operation>,
     pub(super) stream: bool,
@@ -35,12 +37,24 @@ pub(super) struct Record {
     pub(super) held: Option<Held>,
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Whether it is to be written into the access log.
+    pub(crate) logged: bool,
+    /// Where it comes from.
+    pub(crate) address: Option<IpAddr>,
+    /// Whose page may read the answer, if it was a page that asked.
+    pub(crate) reader: Option<Reader>,
     sink: Arc<dyn Sink>,
     _inside: Inside,
 }
 
 impl Visit {
-    pub(super) fn begin(head: &Parts, id: Option<&HeaderValue>, sink: Arc<dyn Sink>, inside: Inside) -> Self {
+    pub(super) fn begin(
+        head: &Parts,
+        id: Option<&HeaderValue>,
+        address: Option<IpAddr>,
+        sink: Arc<dyn Sink>,
+        inside: Inside,
+    ) -> Self {
         let (path, at) = (head.uri.path(), SystemTime::now());
         Self(Some(Box::new(Record {
             id: request_id(id, at),
@@ -56,13 +70,16 @@ impl Visit {
             held: None,
             received: 0,
             sent: 0,
+            logged: false,
+            address,
+            reader: None,
             sink,
             _inside: inside,
         })))
     }
 
     /// Moves the visit out, to where its answer is written.
-    pub(super) fn leave(&mut self) -> Self {
+    pub(crate) fn leave(&mut self) -> Self {
         Self(self.0.take())
     }
 
@@ -129,6 +146,7 @@ impl Record {
             stream: self.stream,
             started: self.started,
             journal,
+            logged: self.logged,
             bytes: (self.received, self.sent),
         });
     }

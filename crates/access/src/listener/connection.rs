@@ -21,9 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 
-use super::Tls;
 use super::alarm::Alarm;
 use super::turn::{OurTurn, Turns, Watched};
+use super::{Peer, Tls};
 use crate::Door;
 use crate::announcement::Announcement;
 use crate::door::{Arriving, FramedTwice, Outgoing};
@@ -51,6 +51,7 @@ pub(super) struct Manners {
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
 pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let peer = Arc::new(Peer { address: stream.peer_addr().ok().map(|address| address.ip().to_canonical()) });
     let mut ending = pin!(manners.ending.listen());
     let limits = manners.door.machine().limits.clone();
     let patience = limits.header_timeout_ms.duration();
@@ -63,9 +64,9 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
             };
             let Ok(Ok(stream)) = accepted else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                Box::pin(h2(stream, manners, &limits)).await;
+                Box::pin(h2(stream, manners, peer, &limits)).await;
             } else {
-                Box::pin(h1(stream, manners, &limits)).await;
+                Box::pin(h1(stream, manners, peer, &limits)).await;
             }
         }
         None => {
@@ -74,8 +75,8 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 () = ending.as_mut() => return,
             };
             match spoken {
-                Ok(Ok(true)) => Box::pin(h2(stream, manners, &limits)).await,
-                Ok(Ok(false)) => h1(stream, manners, &limits).await,
+                Ok(Ok(true)) => Box::pin(h2(stream, manners, peer, &limits)).await,
+                Ok(Ok(false)) => h1(stream, manners, peer, &limits).await,
                 Ok(Err(_)) | Err(_) => {}
             }
         }
@@ -96,7 +97,12 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
+async fn h1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    manners: Manners,
+    peer: Arc<Peer>,
+    limits: &LimitSettings,
+) {
     let turns = Turns::new();
     let mut builder = http1::Builder::new();
     builder.max_header_size(limits.header_max.len()).max_buf_size(limits.header_max.len().max(BUFFER_MAX));
@@ -106,8 +112,8 @@ async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
     }
     let (door, served) = (Arc::clone(&manners.door), turns.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (door, turns) = (Arc::clone(&door), served.clone());
-        async move { Ok::<_, Infallible>(exchange(door, request, &turns).await) }
+        let (door, turns, peer) = (Arc::clone(&door), served.clone(), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(exchange(door, request, &turns, &peer).await) }
     });
     // Boxed, so that a task has the size of what it does and not of the largest of all protocols.
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(Watched::new(stream, turns.clone())), service));
@@ -140,14 +146,19 @@ async fn h1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
 }
 
 /// One request on an HTTP/1.1 connection.
-async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) -> Response<Guarded<OurTurn>> {
+async fn exchange(
+    door: Arc<Door>,
+    request: Request<Incoming>,
+    turns: &Turns,
+    peer: &Peer,
+) -> Response<Guarded<OurTurn>> {
     let (turn, two_lengths) = turns.take();
     let (mut head, body) = request.into_parts();
     let chunked = head.headers.contains_key(TRANSFER_ENCODING);
     if two_lengths && chunked {
         head.extensions.insert(FramedTwice);
     }
-    let mut response = door.handle(head, body).await.map(|body| Guarded { body, _guard: turn });
+    let mut response = door.handle(head, body, peer).await.map(|body| Guarded { body, _guard: turn });
     if chunked {
         // Who before us counted the body's bytes otherwise must not have the rest taken for a request (RFC 9112 §6.3).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -155,7 +166,12 @@ async fn exchange(door: Arc<Door>, request: Request<Incoming>, turns: &Turns) ->
     response
 }
 
-async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manners: Manners, limits: &LimitSettings) {
+async fn h2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    manners: Manners,
+    peer: Arc<Peer>,
+    limits: &LimitSettings,
+) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -167,7 +183,7 @@ async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
         .keep_alive_timeout(H2_PING);
     let door = Arc::clone(&manners.door);
     let service = service_fn(move |request: Request<Incoming>| {
-        let door = Arc::clone(&door);
+        let (door, peer) = (Arc::clone(&door), Arc::clone(&peer));
         async move {
             let (head, body) = request.into_parts();
             // Each stream is a task of its own, to be woken by itself.
@@ -177,7 +193,7 @@ async fn h2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, manner
                 Poll::Ready(())
             })
             .await;
-            Ok::<_, Infallible>(door.handle(head, body).await.map(|body| Guarded { body, _guard: closing }))
+            Ok::<_, Infallible>(door.handle(head, body, &peer).await.map(|body| Guarded { body, _guard: closing }))
         }
     });
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));

@@ -39,13 +39,17 @@ impl AccessLog {
     pub(super) fn write(&self, receipts: &[Receipt]) {
         let mut clock = Clock::default();
         for receipts in receipts.chunks(BATCH_LINES) {
-            let (room, lines) = (receipts.len() * LINE_ROOM, receipts.len() as u64);
+            let count = receipts.iter().filter(|receipt| receipt.logged).count();
+            let (room, lines) = (count * LINE_ROOM, count as u64);
             if !self.0.has_room(room) {
                 self.0.lose(lines);
                 continue;
             }
             let mut batch = Vec::with_capacity(room);
-            receipts.iter().for_each(|receipt| line::write(&mut batch, receipt, &mut clock));
+            receipts
+                .iter()
+                .filter(|receipt| receipt.logged)
+                .for_each(|receipt| line::write(&mut batch, receipt, &mut clock));
             self.0.offer(batch, lines);
         }
     }

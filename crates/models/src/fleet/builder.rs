@@ -67,6 +67,7 @@ impl Builder<'_> {
                 retry_percent: model.retry.budget_percent,
                 retry_min: model.retry.budget_min,
                 priority: model.priority,
+                middleware: model.middleware.as_ref().map(|list| list.as_slice().into()),
             }),
         );
     }

@@ -210,6 +210,7 @@ fn scheduler(
             retry_percent: 0,
             retry_min: 0,
             priority: None,
+            middleware: None,
         };
         roster.models.insert(name, Arc::new(model));
     }

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use kernel::contract::Monthly;
 use kernel::store::registry::{PlanRow, PriceRow};
 use kernel::{Billing, Money, Price, Timestamp};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Map;
 
 use super::Trouble;
 use super::item::Class;
+use crate::shape;
 
 /// Every version of every plan and every price there ever was, read once per invoice.
 #[derive(Debug, Default)]
@@ -20,7 +23,7 @@ pub(crate) struct Tariff {
 }
 
 /// The part of a plan's terms that bills are made from.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Billed {
     #[serde(default)]
     billing: Billing,
@@ -35,7 +38,7 @@ impl Tariff {
         let mut tariff = Self::default();
         for row in plans {
             let unread = |why| Trouble::Broken(format!("the terms of plan `{}` cannot be read: {why}", row.id));
-            let terms: Billed = serde_json::from_str(&row.terms).map_err(unread)?;
+            let terms: Billed = shape::kept(&row.terms, Map::new()).map_err(unread)?;
             tariff.plans.insert(row.id.clone(), terms.billing);
             tariff.versions.entry(row.name.clone()).or_default().push((row.created, row.id.clone()));
         }
@@ -44,7 +47,7 @@ impl Tariff {
         }
         for row in prices {
             let unread = |why| Trouble::Broken(format!("the terms of price `{}` cannot be read: {why}", row.id));
-            tariff.prices.insert(row.id.clone(), serde_json::from_str(&row.terms).map_err(unread)?);
+            tariff.prices.insert(row.id.clone(), shape::kept(&row.terms, Map::new()).map_err(unread)?);
         }
         Ok(tariff)
     }

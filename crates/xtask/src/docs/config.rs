@@ -119,6 +119,9 @@ fn shape<'a>(root: &'a Value, schema: &'a Value, path: &str, key: &str) -> anyho
             Shape { text: format!("list of {}", item.text), ..item }
         }
         ["object"] => {
+            if schema.get("additionalProperties") == Some(&Value::Bool(true)) {
+                return Ok(plain("any values by name"));
+            }
             let values = schema.get("additionalProperties").filter(|values| values.is_object());
             let values = values.with_context(|| format!("{path}: an object without keys"))?;
             let value = shape(root, values, &format!("{path}.NAME"), key)?;

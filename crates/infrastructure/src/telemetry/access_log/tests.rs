@@ -36,6 +36,7 @@ fn bare() -> Receipt {
         stream: false,
         started: STARTED,
         journal: Journal::default(),
+        logged: true,
         bytes: (0, 155),
     }
 }
@@ -82,6 +83,7 @@ fn full() -> Receipt {
             usage: Some(usage),
             ..Journal::default()
         },
+        logged: true,
         bytes: (183, 402),
         ..bare()
     }

@@ -1,0 +1,187 @@
+//! The store: tenants, keys, plans, prices and the ledger, in SQLite or PostgreSQL.
+//!
+//! One schema and one SQL for both; what differs is a screen of words in `engine`. The module keeps rows, and what must be
+//! unique; it judges nothing, caches nothing and never retries for long: whoever calls it knows how long it can wait.
+//! Everything it does has a hard time-out and ends as one of the port's faults.
+//!
+//! A server that is down or hangs costs the caller that time-out and nothing else: connections that did not bring their
+//! work to its end are closed, the next call opens new ones, and the schema is looked after on the first contact.
+
+mod bulk;
+mod columns;
+mod connections;
+mod engine;
+mod failure;
+mod ledger;
+mod migrate;
+mod registry;
+mod session;
+mod settings;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::store::Fault;
+use tokio::sync::OnceCell;
+use tokio::time::sleep;
+
+use self::connections::Connections;
+use self::engine::Engine;
+use self::failure::Failure;
+use self::session::{Session, Task};
+use self::settings::Place;
+pub use self::settings::{StorageSettings, StorageUrl};
+
+/// A store of either kind. Cheap to share: it is used behind an `Arc`.
+pub struct Store {
+    engine: Engine,
+    /// What it is called in messages: its URL without a password.
+    place: String,
+    write: Arc<Connections>,
+    read: Arc<Connections>,
+    /// Set once the schema is known to be there.
+    migrated: OnceCell<()>,
+    times: Times,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// What somebody waits for: a row or a page of them, a change, a batch of postings.
+    short: Duration,
+    /// What reads or writes much: everything there is, sums over years, an audit, a migration.
+    long: Duration,
+}
+
+/// Bound: SQLite writes one at a time whatever is done; a second connection would only wait in another place.
+const SQLITE_WRITERS: u32 = 1;
+/// Bound: as many reports at once as anybody asks for; each connection is a thread and a cache of some megabytes.
+const SQLITE_READERS: u32 = 4;
+/// How long to stand back when others were in the way; twice as long each time.
+const STAND_BACK: Duration = Duration::from_millis(5);
+/// Bound: then the caller is told that the store is down, and tries later.
+const TRIES: u32 = 6;
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the store; `data_dir` is where a relative path of SQLite begins.
+    ///
+    /// A PostgreSQL that cannot be reached is no error: the store is there and says `Down` until it can.
+    ///
+    /// # Errors
+    /// `Broken` where the settings or the schema make no sense, `Down` where SQLite's file cannot be opened.
+    pub async fn open(settings: &StorageSettings, data_dir: &Path) -> Result<Arc<Self>, Fault> {
+        sqlx::any::install_default_drivers();
+        let place = settings.url.place(data_dir).map_err(Fault::Broken)?;
+        let times = Times { short: settings.timeout_ms.duration(), long: settings.report_timeout_ms.duration() };
+        let connect = |engine: Engine, url: &str, most: u32, read_only: bool| {
+            let greeting = engine.greeting(times, read_only);
+            Connections::new(url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
+        };
+        let (engine, write, read) = match &place {
+            Place::Sqlite(file) => {
+                settings::prepare(file)?;
+                let url = settings::file_url(file);
+                let write = connect(Engine::Sqlite, &url, SQLITE_WRITERS, false)?;
+                (Engine::Sqlite, write, connect(Engine::Sqlite, &url, SQLITE_READERS, true)?)
+            }
+            Place::Postgres(url) => {
+                let both = connect(Engine::Postgres, url, settings.connections, false)?;
+                (Engine::Postgres, Arc::clone(&both), both)
+            }
+        };
+        let store = Self { engine, place: settings.url.to_string(), write, read, migrated: OnceCell::new(), times };
+        match (store.ready().await, store.engine) {
+            (Ok(()), _) | (Err(Fault::Down(_)), Engine::Postgres) => Ok(Arc::new(store)),
+            (Err(fault), _) => Err(fault),
+        }
+    }
+
+    /// Closes its connections; whatever is asked of it from now on fails.
+    pub async fn close(&self) {
+        self.write.close(self.short("close")).await;
+        self.read.close(self.short("close")).await;
+    }
+
+    /// Whether it can be reached now, and the schema is there.
+    ///
+    /// # Errors
+    /// As any operation.
+    pub async fn ready(&self) -> Result<(), Fault> {
+        self.migrated().await.map_err(|failure| self.fault(failure))
+    }
+
+    async fn migrated(&self) -> Result<(), Failure> {
+        let migrate = || async {
+            // A server that is down must not hold anybody up for as long as a migration may take.
+            Session::begin(&self.write, self.short("connect"), None).await?.done();
+            self.again(|| migrate::migrate(&self.write, self.engine, self.long("migrate"))).await
+        };
+        self.migrated.get_or_try_init(migrate).await.map(drop)
+    }
+
+    fn short(&self, name: &'static str) -> Task {
+        Task::new(name, self.times.short)
+    }
+
+    fn long(&self, name: &'static str) -> Task {
+        Task::new(name, self.times.long)
+    }
+
+    /// A connection that reads; no transaction.
+    async fn reading(&self, task: Task) -> Result<Session<'_>, Failure> {
+        self.migrated().await?;
+        Session::begin(&self.read, task, None).await
+    }
+
+    /// A transaction that sees all as it is at one moment.
+    async fn viewing(&self, task: Task) -> Result<Session<'_>, Failure> {
+        self.migrated().await?;
+        Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
+    }
+
+    /// A transaction that writes.
+    async fn writing(&self, task: Task) -> Result<Session<'_>, Failure> {
+        self.migrated().await?;
+        Session::begin(&self.write, task, Some(self.engine.begin())).await
+    }
+
+    /// Does something that others can get in the way of, some times over if they do.
+    async fn again<T, F>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        for tries in 0..TRIES {
+            match work().await {
+                Err(Failure::Contended(_)) => sleep(STAND_BACK * 2_u32.pow(tries)).await,
+                other => return other,
+            }
+        }
+        work().await
+    }
+
+    /// The same, as the port says it.
+    async fn persist<T, F>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        self.again(work).await.map_err(|failure| self.fault(failure))
+    }
+
+    /// As the port says it, and where it was.
+    fn fault(&self, failure: Failure) -> Fault {
+        match Fault::from(failure) {
+            Fault::Down(why) => Fault::Down(format!("{}: {why}", self.place)),
+            Fault::Broken(why) => Fault::Broken(format!("{}: {why}", self.place)),
+            other => other,
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("place", &self.place).finish_non_exhaustive()
+    }
+}

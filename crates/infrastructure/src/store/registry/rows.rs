@@ -1,0 +1,184 @@
+//! Tenants, keys, plans, subscriptions and prices as rows of their tables.
+
+use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Source, SubscriptionRow, TenantRow};
+use kernel::time::Timestamp;
+use kernel::{KeyId, TenantId};
+use sqlx::any::AnyRow;
+
+use crate::store::bulk::Bulk;
+use crate::store::columns::{Columns, hex, unhex};
+use crate::store::failure::Failure;
+use crate::store::session::{Session, Statement};
+
+/// A row of one of the registry's tables, for what is done to all of them alike.
+pub(super) trait Kept: Sized + Send + Sync {
+    /// Inserts rows.
+    const INSERT: &'static Bulk;
+
+    /// Reads the columns of [`INSERT`](Self::INSERT), in that order.
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure>;
+
+    /// Binds them.
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
+}
+
+/// Reads rows.
+pub(super) fn read<T: Kept>(rows: &[AnyRow]) -> Result<Vec<T>, Failure> {
+    rows.iter().map(|row| T::read(&mut Columns::of(row))).collect()
+}
+
+/// Inserts rows.
+pub(super) async fn insert<T: Kept>(session: &mut Session<'_>, rows: &[T]) -> Result<(), Failure> {
+    for (statement, group) in T::INSERT.over(rows) {
+        session.run(group.iter().fold(statement, |statement, row| row.bind(statement))).await?;
+    }
+    Ok(())
+}
+
+static TENANTS: Bulk =
+    Bulk::new("INSERT INTO tenants (id, source, plan, suspended, terms, created, updated) VALUES", 7, "");
+static KEYS: Bulk = Bulk::new(
+    "INSERT INTO keys (id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used) VALUES",
+    11,
+    "",
+);
+static PLANS: Bulk = Bulk::new("INSERT INTO plans (id, name, source, terms, created, retired) VALUES", 6, "");
+static PRICES: Bulk = Bulk::new("INSERT INTO prices (id, source, terms, created, withdrawn) VALUES", 5, "");
+static SUBSCRIPTIONS: Bulk = Bulk::new("INSERT INTO subscriptions (tenant, plan, begins, ends) VALUES", 4, "");
+
+impl Kept for TenantRow {
+    const INSERT: &'static Bulk = &TENANTS;
+
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            id: TenantId::new(columns.text()?),
+            source: source(columns.text()?)?,
+            plan: columns.maybe_text()?.map(str::to_owned),
+            suspended: columns.flag()?,
+            terms: columns.text()?.to_owned(),
+            created: columns.time()?,
+            updated: columns.time()?,
+        })
+    }
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(self.id.as_str().to_owned())
+            .bind(self.source.as_str())
+            .bind(self.plan.clone())
+            .bind(i64::from(self.suspended))
+            .bind(self.terms.clone())
+            .bind(self.created.millis())
+            .bind(self.updated.millis())
+    }
+}
+
+impl Kept for KeyRow {
+    const INSERT: &'static Bulk = &KEYS;
+
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+        let id = columns.text()?;
+        Ok(Self {
+            id: KeyId::new(id),
+            tenant: TenantId::new(columns.text()?),
+            source: source(columns.text()?)?,
+            name: columns.text()?.to_owned(),
+            hash: unhex(columns.text()?).ok_or_else(|| Failure::broken(format!("the hash of key `{id}` is none")))?,
+            terms: columns.text()?.to_owned(),
+            created: columns.time()?,
+            expires: columns.maybe_time()?,
+            revoked: columns.maybe_time()?,
+            replaces: columns.maybe_text()?.map(KeyId::new),
+            used: columns.maybe_time()?,
+        })
+    }
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(self.id.as_str().to_owned())
+            .bind(self.tenant.as_str().to_owned())
+            .bind(self.source.as_str())
+            .bind(self.name.clone())
+            .bind(hex(&self.hash))
+            .bind(self.terms.clone())
+            .bind(self.created.millis())
+            .bind(self.expires.map(Timestamp::millis))
+            .bind(self.revoked.map(Timestamp::millis))
+            .bind(self.replaces.as_ref().map(|id| id.as_str().to_owned()))
+            .bind(self.used.map(Timestamp::millis))
+    }
+}
+
+impl Kept for PlanRow {
+    const INSERT: &'static Bulk = &PLANS;
+
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            id: columns.text()?.to_owned(),
+            name: columns.text()?.to_owned(),
+            source: source(columns.text()?)?,
+            terms: columns.text()?.to_owned(),
+            created: columns.time()?,
+            retired: columns.maybe_time()?,
+        })
+    }
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(self.id.clone())
+            .bind(self.name.clone())
+            .bind(self.source.as_str())
+            .bind(self.terms.clone())
+            .bind(self.created.millis())
+            .bind(self.retired.map(Timestamp::millis))
+    }
+}
+
+impl Kept for PriceRow {
+    const INSERT: &'static Bulk = &PRICES;
+
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            id: columns.text()?.to_owned(),
+            source: source(columns.text()?)?,
+            terms: columns.text()?.to_owned(),
+            created: columns.time()?,
+            withdrawn: columns.maybe_time()?,
+        })
+    }
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(self.id.clone())
+            .bind(self.source.as_str())
+            .bind(self.terms.clone())
+            .bind(self.created.millis())
+            .bind(self.withdrawn.map(Timestamp::millis))
+    }
+}
+
+impl Kept for SubscriptionRow {
+    const INSERT: &'static Bulk = &SUBSCRIPTIONS;
+
+    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            tenant: TenantId::new(columns.text()?),
+            plan: columns.text()?.to_owned(),
+            from: columns.time()?,
+            until: columns.maybe_time()?,
+        })
+    }
+
+    fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        statement
+            .bind(self.tenant.as_str().to_owned())
+            .bind(self.plan.clone())
+            .bind(self.from.millis())
+            .bind(self.until.map(Timestamp::millis))
+    }
+}
+
+fn source(text: &str) -> Result<Source, Failure> {
+    let known = [Source::Config, Source::Api].into_iter().find(|source| source.as_str() == text);
+    known.ok_or_else(|| Failure::broken(format!("`{text}` is no source of a row")))
+}
