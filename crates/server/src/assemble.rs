@@ -15,7 +15,7 @@ use kernel::sight::{Gauges, Sample};
 use models::Fleet;
 use orchestration::Orchestrator;
 use scheduling::Scheduler;
-use tenancy::{Directory, Pepper};
+use tenancy::Register;
 
 use crate::config::Loaded;
 
@@ -40,7 +40,7 @@ pub(crate) fn assemble(
     loaded: &Loaded,
     generation: u64,
     state: &State,
-    pepper: Option<Pepper>,
+    register: &Arc<Register>,
     admin_token: Option<Secret>,
 ) -> (Machine, Stages) {
     let config = &loaded.config;
@@ -53,8 +53,8 @@ pub(crate) fn assemble(
         version: format!("{generation}-{}", loaded.print).into(),
         core,
         roster,
-        directory: pepper.map(|pepper| Directory::new(&config.tenants, &config.plans, pepper)).unwrap_or_default(),
-        open: config.open(),
+        register: Arc::clone(register),
+        auth: config.auth,
         chain: Chain::new(config.middleware.as_deref()),
         cors: config.cors.as_ref().map(Cors::new),
         ip_filter: IpFilter::new(&config.ip_filter),

@@ -8,12 +8,18 @@ use crate::config::Config;
 
 /// The addresses in use, the models, and one curl that works.
 ///
-/// `token` is the file of the admin token, where the config has none.
-pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: SocketAddr, token: Option<&Path>) -> String {
+/// `open`: anyone may call. `token` is the file of the admin token, where the config has none.
+pub(crate) fn text(
+    config: &Config,
+    about: &str,
+    open: bool,
+    (data, admin): (SocketAddr, SocketAddr),
+    token: Option<&Path>,
+) -> String {
     let scheme = if config.listen.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", reachable(data));
     let mut out = format!("\nSluice {}\n\n", env!("CARGO_PKG_VERSION"));
-    let keys = match (config.open(), data.ip().is_loopback()) {
+    let keys = match (open, data.ip().is_loopback()) {
         (true, true) => "no key needed; this machine only",
         (true, false) => "NO KEY NEEDED: open to everyone who can connect",
         (false, _) => "a key is needed",
@@ -23,13 +29,14 @@ pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: Socket
     if let Some(token) = token {
         let _ = writeln!(out, "  admin API      /admin/v1 on the control plane, with the token in {}", token.display());
     }
+    let _ = writeln!(out, "  store          {}", config.storage.url);
     let _ = writeln!(out, "  behind it      {about}");
     let names: Vec<&str> = config.models.iter().map(|model| model.model_name.as_str()).collect();
     let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
     let more = names.len().saturating_sub(8);
     let _ =
         writeln!(out, "  models         {shown}{}", if more > 0 { format!(" and {more} more") } else { String::new() });
-    let key = if config.open() { "" } else { " -H \"authorization: Bearer $SLUICE_KEY\"" };
+    let key = if open { "" } else { " -H \"authorization: Bearer $SLUICE_KEY\"" };
     let insecure = if config.listen.tls.is_some() { " -k" } else { "" };
     let body = serde_json::json!({ "model": names.first(), "messages": [{ "role": "user", "content": "Hello" }] });
     // A quote in a model's name would end the shell's.
@@ -38,7 +45,7 @@ pub(crate) fn text(config: &Config, about: &str, data: SocketAddr, admin: Socket
         out,
         "\nTry it:\n\n  curl{insecure} {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'\n"
     );
-    if !config.open() {
+    if !open {
         out.push_str("with SLUICE_KEY set to a key made by: sluice key create --tenant NAME\n\n");
     }
     out

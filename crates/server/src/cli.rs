@@ -11,6 +11,9 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use self::control::*;
 use crate::{command, serve};
 
+/// Where a server keeps what must outlive it, unless told otherwise.
+pub(crate) const DATA_DIR: &str = "sluice-data";
+
 /// The LLM middle platform: tenant gateway, inference scheduler and ledger in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, arg_required_else_help = true)]
@@ -53,7 +56,7 @@ pub(crate) struct ServeArgs {
     #[arg(short, long, value_name = "URL", conflicts_with = "config")]
     pub(crate) backend: Vec<String>,
     /// Where Sluice keeps what must outlive it
-    #[arg(short, long, value_name = "DIR", default_value = "sluice-data")]
+    #[arg(short, long, value_name = "DIR", default_value = DATA_DIR)]
     pub(crate) data_dir: PathBuf,
     /// The data plane's address, instead of the config's `listen.http`
     #[arg(long, value_name = "ADDRESS")]

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use access::{AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, gate};
 use infrastructure::config::{Document, Faults};
+use infrastructure::store::StorageSettings;
 use infrastructure::telemetry;
+use kernel::Price;
 use kernel::settings::{Findings, Millis};
 use models::ModelSettings;
 use models::settings::NodeSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tenancy::{PlanSettings, TenantSettings};
+use tenancy::{Declared, PlanSettings, TenantSettings, register};
 
 use crate::environment;
 
@@ -48,7 +50,11 @@ pub(crate) struct Config {
     pub(crate) scheduling: scheduling::Settings,
     /// What tenants are promised.
     pub(crate) plans: Vec<PlanSettings>,
-    /// Who may call.
+    /// What models cost.
+    pub(crate) prices: Vec<Price>,
+    /// Where tenants, keys and what they owe are kept.
+    pub(crate) storage: StorageSettings,
+    /// Who may call. The admin API and `sluice tenant` manage further ones.
     pub(crate) tenants: Vec<TenantSettings>,
     /// Logs.
     pub(crate) telemetry: telemetry::Settings,
@@ -89,12 +95,12 @@ impl Default for ShutdownSettings {
 
 impl Config {
     /// Reads and validates a file whole; `listen` are the addresses that replace its own.
-    pub(crate) fn load(path: &Path, listen: &Listen) -> Result<Loaded, Faults> {
+    pub(crate) fn load(path: &Path, listen: &Listen, data_dir: &Path) -> Result<Loaded, Faults> {
         let document = Document::open(path, &environment::variable)?;
         let mut config: Self = document.read()?;
         config.listen_at(listen);
         let mut findings = Findings::default();
-        config.validate(&mut findings);
+        config.validate(data_dir, &mut findings);
         let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
         document.refuse(faults)?;
         Ok(Loaded { config, print: document.fingerprint() })
@@ -144,8 +150,13 @@ impl Config {
         self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
     }
 
-    /// What the schema cannot say.
-    pub(crate) fn validate(&self, findings: &mut Findings) {
+    /// What the config declares for the register.
+    pub(crate) fn declared(&self) -> Declared {
+        Declared { tenants: self.tenants.clone(), plans: self.plans.clone(), prices: self.prices.clone() }
+    }
+
+    /// What the schema cannot say; `data_dir` is where a relative file of the store is.
+    pub(crate) fn validate(&self, data_dir: &Path, findings: &mut Findings) {
         let unguarded = self.auth.is_none() && !self.has_keys() && !self.address().ip().is_loopback();
         findings.require(
             !unguarded,
@@ -173,6 +184,10 @@ impl Config {
         for (i, plan) in self.plans.iter().enumerate() {
             plan.validate(&format!("plans[{i}]"), &mut plans, findings);
         }
+        for (i, price) in self.prices.iter().enumerate() {
+            register::validate_price(price, &format!("prices[{i}]"), findings);
+        }
+        self.storage.validate("storage", data_dir, findings);
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {
             tenant.validate(&format!("tenants[{i}]"), &self.plans, &mut ids, findings);

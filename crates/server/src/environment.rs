@@ -19,6 +19,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Whether the pepper for key hashes comes from outside, so that replicas can share it.
+pub(crate) fn has_pepper() -> bool {
+    variable(PEPPER).is_some_and(|text| !text.is_empty())
+}
+
 /// The pepper for key hashes.
 pub(crate) fn pepper(data_dir: &Path) -> anyhow::Result<Pepper> {
     match variable(PEPPER).filter(|text| !text.is_empty()) {

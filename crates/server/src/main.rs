@@ -7,6 +7,7 @@ mod banner;
 mod cli;
 mod command;
 mod config;
+mod enrolment;
 mod environment;
 mod reload;
 mod serve;

@@ -1,7 +1,7 @@
 //! A changed config: validated whole, then put in place in one step, or not at all.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use access::listener::Tls;
@@ -11,12 +11,12 @@ use infrastructure::config::Watch;
 use infrastructure::telemetry::Metrics;
 use kernel::sight::Gauges;
 use scheduling::Pool;
-use tenancy::Pepper;
+use tenancy::Register;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assemble::{Stages, State, assemble};
 use crate::config::{Config, Listen, Loaded};
-use crate::environment;
+use crate::{enrolment, environment};
 
 /// How often the file is looked at, for file systems that tell nothing.
 const POLL: Duration = Duration::from_secs(2);
@@ -29,8 +29,7 @@ pub(crate) struct Running {
     pub(crate) workers: Arc<Pool>,
     pub(crate) state: State,
     pub(crate) metrics: Arc<Metrics>,
-    /// Loaded once: a new one would lock every key out.
-    pub(crate) pepper: OnceLock<Pepper>,
+    pub(crate) register: Arc<Register>,
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: Listen,
 }
@@ -42,6 +41,7 @@ impl Running {
             Arc::clone(&self.door) as Arc<dyn Gauges>,
             Arc::clone(&self.cores) as _,
             Arc::clone(&self.workers) as _,
+            Arc::clone(&self.register) as _,
             self.stages.load_full() as _,
         ]
     }
@@ -90,21 +90,12 @@ impl Running {
         }
     }
 
-    /// The pepper, if this config has keys to know.
-    fn pepper(&self, config: &Config) -> anyhow::Result<Option<Pepper>> {
-        if config.tenants.is_empty() || self.pepper.get().is_some() {
-            return Ok(self.pepper.get().cloned());
-        }
-        let pepper = environment::pepper(&self.data_dir)?;
-        Ok(Some(self.pepper.get_or_init(|| pepper).clone()))
-    }
-
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
-        let loaded = Config::load(path, &self.listen).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+        let loaded = Config::load(path, &self.listen, &self.data_dir).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // A certificate may have changed in a file the config only names.
         let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
-        let pepper = self.pepper(&loaded.config)?;
+        enrolment::season(&self.register, &loaded.config, &self.data_dir)?;
         if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
             self.cores.renew(tls);
         }
@@ -117,7 +108,8 @@ impl Running {
             }
         }
         let admin_token = environment::admin_token(loaded.config.admin.token.as_ref(), &self.data_dir);
-        let (machine, stages) = assemble(&loaded, generation, &self.state, pepper, admin_token);
+        let (machine, stages) = assemble(&loaded, generation, &self.state, &self.register, admin_token);
+        self.register.declare(loaded.config.declared());
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();
         for core in self.cores.handles() {
@@ -134,7 +126,7 @@ impl Running {
 }
 
 /// Keys that are only read at the start.
-fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 7] {
+fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 8] {
     [
         ("listen.http", new.address() != old.address()),
         ("listen.admin", new.listen.admin != old.listen.admin),
@@ -142,6 +134,7 @@ fn fixed(new: &Config, old: &Config) -> [(&'static str, bool); 7] {
         ("listen.threads", new.listen.threads != old.listen.threads),
         ("limits.connections_max", new.limits.connections_max != old.limits.connections_max),
         ("scheduling.workers", new.scheduling.workers != old.scheduling.workers),
+        ("storage", new.storage != old.storage),
         ("telemetry", new.telemetry != old.telemetry),
     ]
 }

@@ -17,7 +17,7 @@ use crate::cli::ServeArgs;
 use crate::reload::Running;
 use crate::shutdown::{self, Signals};
 use crate::source::{self, Source};
-use crate::{banner, environment};
+use crate::{banner, enrolment, environment};
 
 /// How often those who wait for a slot are looked after.
 const TEND: Duration = Duration::from_millis(100);
@@ -42,11 +42,11 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
     let state = State::default();
-    let pepper = (!config.tenants.is_empty()).then(|| environment::pepper(&args.data_dir)).transpose()?;
+    let (store, register) = enrolment::open(config, &args.data_dir).await?;
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
-    let (machine, stages) = assemble(&loaded, 1, &state, pepper.clone(), admin_token);
+    let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token);
 
-    let machine_has_token = machine.admin_token.is_some();
+    let (machine_has_token, open) = (machine.admin_token.is_some(), machine.open());
 
     let mut metrics = Metrics::new();
     let live: Arc<OnceLock<std::sync::Weak<Running>>> = Arc::default();
@@ -69,7 +69,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let cores = Arc::new(Cores::start(threads, &door, tls)?);
     let made =
         (config.admin.token.is_none() && machine_has_token).then(|| args.data_dir.join(environment::ADMIN_TOKEN));
-    let banner = banner::text(config, &about, listener.address()?, control.local_addr()?, made.as_deref());
+    let banner = banner::text(config, &about, open, (listener.address()?, control.local_addr()?), made.as_deref());
 
     let running = Arc::new(Running {
         door,
@@ -78,7 +78,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         workers,
         state,
         metrics,
-        pepper: pepper.map_or_else(OnceLock::new, OnceLock::from),
+        register,
         data_dir: args.data_dir.clone(),
         listen: args.listen(),
     });
@@ -90,6 +90,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {
         door,
+        register: Arc::clone(&running.register),
         metrics: Box::new(move || shown.show()),
         lines: Box::new(running.state.queues.clone()),
         decisions: Box::new(running.state.queues.clone()),
@@ -115,6 +116,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals).await;
     running.cores.stop();
     stopping.cancel();
+    enrolment::close(&store, &running.register).await;
     drop(rounds);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -142,6 +144,7 @@ fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::
         let fleet = Arc::clone(&fleet);
         core.spawn(async move { fleet.warm().await });
     }
+    tasks.spawn(Arc::clone(&running.register).run());
     let running = Arc::clone(running);
     tasks.spawn(async move {
         loop {

@@ -46,7 +46,7 @@ pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
     let mut source = look(args).await?;
     source.loaded.config.listen_at(&args.listen());
     let mut findings = Findings::default();
-    source.loaded.config.validate(&mut findings);
+    source.loaded.config.validate(&args.data_dir, &mut findings);
     if let Some(finding) = findings.0.first() {
         bail!("{}: {}", finding.path, finding.message);
     }
@@ -55,7 +55,7 @@ pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
 
 async fn look(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded = Config::load(path, &args.listen())
+        let loaded = Config::load(path, &args.listen(), &args.data_dir)
             .map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }

@@ -1,6 +1,7 @@
 //! Tenants and their keys, as a config declares them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kernel::contract::ModelLimits;
 use kernel::settings::{Findings, Secret};

@@ -144,7 +144,7 @@ impl Launch {
     #[must_use]
     pub fn key(&self, tenant: &str) -> Key {
         let mut command = self.command();
-        command.args(["key", "create", "--tenant", tenant, "--json", "--data-dir"]).arg(self.data_dir());
+        command.args(["key", "create", "--offline", "--tenant", tenant, "--json", "--data-dir"]).arg(self.data_dir());
         let output = command.output().expect("sluice runs");
         let text = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -325,6 +325,23 @@ impl Sluice {
         // Fails only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Kills it and starts it again over the same config and data.
+    pub async fn restarted(mut self) -> Self {
+        self.kill();
+        // What is dropped with the old one is a start that never happens.
+        std::mem::replace(&mut self.launch, Self::launch()).start().await
+    }
+
+    /// Stops it with SIGTERM and starts it again over the same config and data.
+    ///
+    /// # Panics
+    /// When it does not end within 40 seconds.
+    pub async fn stopped_and_started(mut self) -> Self {
+        let launch = std::mem::replace(&mut self.launch, Self::launch());
+        self.stop().await;
+        launch.start().await
     }
 
     /// Waits for its end.

@@ -16,8 +16,10 @@
 mod binary;
 mod canned;
 mod client;
+pub mod contract;
 mod metrics;
 mod ports;
+mod postgres;
 mod upstream;
 mod wait;
 
@@ -26,5 +28,6 @@ pub use canned::{completion, delta, openai_error, usage};
 pub use client::{Answer, Ended, Event, Head, Wire, get, post, request, request_bytes, sse_events};
 pub use metrics::Metrics;
 pub use ports::free_port;
+pub use postgres::Postgres;
 pub use upstream::{Connection, Gone, Outcome, Plan, Request, Script, Step, Upstream};
 pub use wait::eventually;

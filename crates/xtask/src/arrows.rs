@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("sim", &[]),
     ("tenancy", &["kernel"]),
-    ("testkit", &[]),
+    ("testkit", &["kernel"]),
     ("wire", &["kernel"]),
     ("xtask", &[]),
 ];

@@ -1,4 +1,4 @@
-//! The reference under docs/reference, written from the binary itself: its schema, its help, its metrics.
+//! The reference under docs/reference, written from the binary itself: its schema, its help, its metrics, its API.
 //!
 //! Nothing here knows a config key, a flag or a metric by name; what is wrong in a page is mended in the doc comment
 //! it comes from.
@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod markdown;
 mod metrics;
+mod openapi;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ fn pages(binary: &Binary) -> anyhow::Result<Vec<Page>> {
         Page { name: "config.md", text: config::page(&schema)? },
         Page { name: "cli.md", text: cli::page(|arguments| binary.output(arguments))? },
         Page { name: "metrics.md", text: metrics::page(&metrics::scrape(binary)?)? },
+        Page { name: "openapi.json", text: openapi::page(binary)? },
     ])
 }
 

@@ -7,14 +7,16 @@ use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kernel::TenantId;
+use kernel::settings::Findings;
 use kernel::store::registry::{SubscriptionRow, TenantRow};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tenancy::{TenantSettings, register, when};
+use tenancy::{TenantSettings, register, shape, when};
 
 use super::route::{Answering, Method, PAGE, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
+use crate::gate;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -127,7 +129,9 @@ fn list(plane: Arc<Plane>, asked: Asked) -> Answering {
 
 fn make(plane: Arc<Plane>, asked: Asked) -> Answering {
     Box::pin(async move {
-        let row = plane.register.make_tenant(asked.body()?).await?;
+        let settings: TenantSettings = asked.body()?;
+        check_gates(settings.middleware.as_deref())?;
+        let row = plane.register.make_tenant(settings).await?;
         asked.tell("tenant made", row.id.as_str(), "");
         answer(StatusCode::CREATED, &row)
     })
@@ -139,10 +143,25 @@ fn show(plane: Arc<Plane>, asked: Asked) -> Answering {
 
 fn change(plane: Arc<Plane>, asked: Asked) -> Answering {
     Box::pin(async move {
-        let row = plane.register.change_tenant(&asked.tenant(), asked.object()?, asked.seen).await?;
+        let changes = asked.object()?;
+        if let Some(names) = changes.get("middleware").filter(|names| !names.is_null()) {
+            let names: Vec<Arc<str>> =
+                shape::read(names.clone()).map_err(|_| Refusal::invalid("middleware", "must be a list of names"))?;
+            check_gates(Some(&names))?;
+        }
+        let row = plane.register.change_tenant(&asked.tenant(), changes, asked.seen).await?;
         asked.tell(if row.suspended { "tenant changed; suspended" } else { "tenant changed" }, row.id.as_str(), "");
         answer(StatusCode::OK, &row)
     })
+}
+
+/// Which gates there are is known here, not in tenancy.
+fn check_gates(names: Option<&[Arc<str>]>) -> Result<(), Refusal> {
+    let mut findings = Findings::default();
+    if let Some(names) = names {
+        gate::validate_own(names, "middleware", &mut findings);
+    }
+    findings.0.into_iter().next().map_or(Ok(()), |first| Err(Refusal::invalid(first.path, first.message)))
 }
 
 fn subscriptions(plane: Arc<Plane>, asked: Asked) -> Answering {

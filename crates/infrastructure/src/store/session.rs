@@ -54,11 +54,7 @@ impl Task {
 
 impl<'s> Session<'s> {
     /// Takes a connection and begins a transaction, or sees that it is alive.
-    pub(super) async fn begin(
-        from: &'s Connections,
-        task: Task,
-        begin: Option<&'static str>,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn begin(from: &'s Connections, task: Task, begin: Option<&'static str>) -> Result<Self, Failure> {
         let mut session = Self { taken: from.take(task).await?, from, task };
         match session.greet(begin).await {
             // It idled while the server went away and, perhaps, came back.

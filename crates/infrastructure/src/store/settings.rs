@@ -26,6 +26,9 @@ pub struct StorageSettings {
     pub timeout_ms: Millis,
     /// How long to wait for what reads or writes much: reports, audits, migrations.
     pub report_timeout_ms: Millis,
+    /// How often to look for what others changed: so long another replica's change of a tenant or key takes to be in
+    /// force here.
+    pub refresh_ms: Millis,
 }
 
 /// A database by its URL. Printing, logging and serialising it shows no password.
@@ -47,6 +50,12 @@ const CONNECTIONS: u32 = 8;
 const TIMEOUT: Millis = Millis(5_000);
 /// Bound: sums over years of a large ledger on a slow disk.
 const REPORT_TIMEOUT: Millis = Millis(60_000);
+/// Bound: one small query per replica and second; a revoked key works elsewhere for no longer.
+const REFRESH: Millis = Millis(1_000);
+/// Bound: below it replicas would keep the database busy with asking.
+const REFRESH_MIN: Millis = Millis(50);
+/// Bound: beyond it a revoked key would be in force elsewhere for longer than anybody expects.
+const REFRESH_MAX: Millis = Millis(60_000);
 /// Bound: below it a busy disk would count as down.
 const TIMEOUT_MIN: Millis = Millis(100);
 const SHAPES: &str = "must be sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -60,6 +69,7 @@ impl Default for StorageSettings {
             connections: CONNECTIONS,
             timeout_ms: TIMEOUT,
             report_timeout_ms: REPORT_TIMEOUT,
+            refresh_ms: REFRESH,
         }
     }
 }
@@ -80,6 +90,9 @@ impl StorageSettings {
         findings.require((2..=100).contains(&self.connections), format!("{path}.connections"), range);
         let long_enough = format!("must be at least {}, for example {}", TIMEOUT_MIN.0, TIMEOUT.0);
         findings.require(self.timeout_ms >= TIMEOUT_MIN, format!("{path}.timeout_ms"), long_enough);
+        let fits = (REFRESH_MIN..=REFRESH_MAX).contains(&self.refresh_ms);
+        let between = format!("must be {} to {}, for example {}", REFRESH_MIN.0, REFRESH_MAX.0, REFRESH.0);
+        findings.require(fits, format!("{path}.refresh_ms"), between);
         let longer = format!("must be at least timeout_ms ({}), for example {}", self.timeout_ms.0, REPORT_TIMEOUT.0);
         findings.require(self.report_timeout_ms >= self.timeout_ms, format!("{path}.report_timeout_ms"), longer);
     }
@@ -201,8 +214,9 @@ fn writable(file: &Path) -> Result<(), String> {
     if there != file && !there.is_dir() {
         return Err(format!("{} is a file: the directory of the database cannot be made there", there.display()));
     }
-    rustix::fs::access(there, rustix::fs::Access::WRITE_OK)
-        .map_err(|error| format!("{} cannot be written ({error}): choose another place, or mend its mode", there.display()))
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(|error| {
+        format!("{} cannot be written ({error}): choose another place, or mend its mode", there.display())
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::DATA_DIR;
+
 /// The control plane's address where none is given: the one a server has by default.
 pub(crate) const ADMIN: &str = "http://127.0.0.1:8090";
 
@@ -17,7 +19,7 @@ pub(crate) struct ControlArgs {
     #[arg(long, value_name = "TOKEN", env = "SLUICE_ADMIN_TOKEN", hide_env_values = true, global = true)]
     pub(crate) token: Option<String>,
     /// The server's data directory
-    #[arg(short, long, value_name = "DIR", default_value = "sluice-data", global = true)]
+    #[arg(short, long, value_name = "DIR", default_value = DATA_DIR, global = true)]
     pub(crate) data_dir: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]

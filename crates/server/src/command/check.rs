@@ -1,12 +1,13 @@
 //! `sluice check`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::CheckArgs;
+use crate::cli::{CheckArgs, DATA_DIR};
 use crate::config::{Config, Listen};
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    match Config::load(&args.config, &Listen::default()) {
+    match Config::load(&args.config, &Listen::default(), Path::new(DATA_DIR)) {
         Ok(loaded) => {
             let (models, tenants) = (loaded.config.models.len(), loaded.config.tenants.len());
             println!("{}: good ({models} models, {tenants} tenants)", args.config.display());

@@ -90,7 +90,8 @@ impl Control {
             if text.is_empty() {
                 return Ok(Value::Null);
             }
-            return serde_json::from_str(&text).with_context(|| format!("{} is no Sluice: its answer is no JSON", self.url));
+            return serde_json::from_str(&text)
+                .with_context(|| format!("{} is no Sluice: its answer is no JSON", self.url));
         }
         bail!(refused(status, &text))
     }
@@ -154,7 +155,9 @@ fn refused(status: u16, text: &str) -> String {
             "{message}\nThe token comes from --token, SLUICE_ADMIN_TOKEN, or the data directory (--data-dir) in that order"
         ),
         (Some(message), None) => message.to_owned(),
-        (None, _) => format!("the server answered {status}, which is nothing Sluice says: is it Sluice's control plane?"),
+        (None, _) => {
+            format!("the server answered {status}, which is nothing Sluice says: is it Sluice's control plane?")
+        }
     }
 }
 
@@ -170,7 +173,10 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_field_and_what_is_no_refusal_is_told_from_one() {
-        assert_eq!(refused(400, r#"{"error":{"message":"is wrong","code":"invalid","field":"plan"}}"#), "plan: is wrong");
+        assert_eq!(
+            refused(400, r#"{"error":{"message":"is wrong","code":"invalid","field":"plan"}}"#),
+            "plan: is wrong"
+        );
         assert!(refused(502, "<html>").contains("502"));
     }
 }

@@ -179,12 +179,9 @@ impl Directory {
 
     /// When each key was last used, where that was at or after a second since 1970.
     pub(super) fn used_since(&self, since: u32) -> Vec<(KeyId, Timestamp)> {
-        let used = self.entries.iter().filter(|entry| entry.source == Source::Api || entry.source == Source::Config);
-        used.filter_map(|entry| {
-            let at = entry.used.load(Ordering::Relaxed);
-            (at > 0 && at >= since).then(|| (entry.id.clone(), Timestamp(i64::from(at) * 1000)))
-        })
-        .collect()
+        let used = self.entries.iter().map(|entry| (entry, entry.used.load(Ordering::Relaxed)));
+        let used = used.filter(|(_, at)| *at > 0 && *at >= since);
+        used.map(|(entry, at)| (entry.id.clone(), Timestamp(i64::from(at) * 1000))).collect()
     }
 
     /// When a key was last used, as far as this process knows.
@@ -226,10 +223,14 @@ impl Directory {
             .filter(|(hash, _)| self.entry(hash).is_none())
             .map(|(hash, why)| (*hash, *why))
             .collect();
+        let now = Timestamp::now().millis();
         for old in &before.entries {
             match self.entry(&old.hash) {
                 Some(entry) => entry.used.store(old.used.load(Ordering::Relaxed), Ordering::Relaxed),
-                None if gone.len() < GONE_MAX => drop(gone.insert(old.hash, Rejected::Revoked)),
+                None if gone.len() < GONE_MAX => {
+                    let why = if old.expires <= now { Rejected::Expired } else { Rejected::Revoked };
+                    gone.insert(old.hash, why);
+                }
                 None => {}
             }
         }

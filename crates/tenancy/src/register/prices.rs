@@ -17,7 +17,7 @@ impl Register {
     /// Why not.
     pub async fn enter_price(self: &Arc<Self>, price: Price) -> Result<PriceRow, Refused> {
         let mut findings = Findings::default();
-        validate(&price, &mut findings);
+        validate_price(&price, "", &mut findings);
         Refused::found(findings)?;
         let row = price_row(&price, Source::Api, Timestamp::now());
         self.store.enter_price(row.clone()).await.map_err(|fault| Refused::by(fault, "price"))?;
@@ -49,10 +49,14 @@ impl Register {
 }
 
 /// What the schema cannot say.
-fn validate(price: &Price, findings: &mut Findings) {
+pub fn validate_price(price: &Price, path: &str, findings: &mut Findings) {
     let name = price.model.strip_suffix('*').unwrap_or(&price.model);
     let fits = !price.model.is_empty() && !name.contains('*');
-    findings.require(fits, "model", "must be a model's name, or the beginning of names with `*` at its end");
+    findings.require(
+        fits,
+        format!("{path}.model"),
+        "must be a model's name, or the beginning of names with `*` at its end",
+    );
     let day = price.from.len() == 10 && when::read(&price.from).is_some();
-    findings.require(day, "from", "must be a day, as in 2026-01-31");
+    findings.require(day, format!("{path}.from"), "must be a day, as in 2026-01-31");
 }

@@ -135,7 +135,10 @@ async fn audit_day(session: &mut Session<'_>, day: i64, found: &mut Vec<String>)
     }
     for group in counted.keys().filter(|group| !kept.contains_key(*group)) {
         if found.len() < FINDINGS_MAX {
-            found.push(format!("charges of {} on {} in the hour at {} have no sum", group.tenant, group.model, group.hour));
+            found.push(format!(
+                "charges of {} on {} in the hour at {} have no sum",
+                group.tenant, group.model, group.hour
+            ));
         }
     }
     Ok(())

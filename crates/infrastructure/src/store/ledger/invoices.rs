@@ -13,7 +13,8 @@ use crate::store::failure::Failure;
 const LOCK: &str = "UPDATE meta SET value = value + 1 WHERE name = 'invoices'";
 const NUMBER: &str = "SELECT id FROM invoices WHERE id = $1";
 const OVERLAP: &str = "SELECT id FROM invoices WHERE tenant = $1 AND begins < $3 AND ends > $2 LIMIT 1";
-const INVOICE: &str = "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices WHERE id = $1";
+const INVOICE: &str =
+    "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices WHERE id = $1";
 const ALL: &str = "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices \
                    ORDER BY issued DESC, id DESC";
 const OF_TENANT: &str = "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices \
@@ -26,10 +27,8 @@ impl Store {
         if session.row(sqlx::query(NUMBER).bind(invoice.id.as_str())).await?.is_some() {
             return Err(Fault::Conflict("there is an invoice of that number already").into());
         }
-        let overlap = sqlx::query(OVERLAP)
-            .bind(invoice.tenant.as_str())
-            .bind(invoice.from.millis())
-            .bind(invoice.until.millis());
+        let overlap =
+            sqlx::query(OVERLAP).bind(invoice.tenant.as_str()).bind(invoice.from.millis()).bind(invoice.until.millis());
         if session.row(overlap).await?.is_some() {
             return Err(Fault::Conflict("the tenant has an invoice for a part of that time already").into());
         }

@@ -67,4 +67,3 @@ async fn enter<'p, T: Sync>(
     }
     Ok(entered)
 }
-

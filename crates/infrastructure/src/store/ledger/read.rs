@@ -1,8 +1,8 @@
 //! Charges, transfers and balances as they are asked for.
 
+use kernel::Currency;
 use kernel::store::ledger::{Account, Balance, Charge, Filter, PostingId, Transfer};
 use kernel::time::Timestamp;
-use kernel::Currency;
 use sqlx::AssertSqlSafe;
 
 use super::rows::{account, read_charge, read_transfer};

@@ -26,11 +26,8 @@ pub(super) static TRANSFERS: Bulk = Bulk::new(
     " ON CONFLICT DO NOTHING RETURNING id",
 );
 
-pub(super) static INVOICES: Bulk = Bulk::new(
-    "INSERT INTO invoices (id, tenant, begins, ends, issued, currency, units, pico, body) VALUES",
-    9,
-    "",
-);
+pub(super) static INVOICES: Bulk =
+    Bulk::new("INSERT INTO invoices (id, tenant, begins, ends, issued, currency, units, pico, body) VALUES", 9, "");
 
 /// Binds the columns of [`CHARGES`].
 pub(super) fn bind_charge<'q>(statement: Statement<'q>, charge: &Charge) -> Result<Statement<'q>, Failure> {
@@ -106,7 +103,10 @@ pub(super) fn read_usage(columns: &mut Columns<'_>) -> Result<Usage, Failure> {
 /// Binds the columns of [`TRANSFERS`].
 pub(super) fn bind_transfer<'q>(statement: Statement<'q>, transfer: &Transfer) -> Result<Statement<'q>, Failure> {
     if !transfer.amount.is_positive() {
-        return Err(Failure::broken(format!("transfer {} moves {}: it must be more than nothing", transfer.id, transfer.amount)));
+        return Err(Failure::broken(format!(
+            "transfer {} moves {}: it must be more than nothing",
+            transfer.id, transfer.amount
+        )));
     }
     let statement = statement
         .bind(transfer.id.to_string())

@@ -168,7 +168,8 @@ impl Totals {
 }
 
 fn counts(usage: &Usage) -> [i64; 8] {
-    let Usage { input, cached, cache_write, audio_input, output, reasoning, audio_output, images, estimated: _ } = usage;
+    let Usage { input, cached, cache_write, audio_input, output, reasoning, audio_output, images, estimated: _ } =
+        usage;
     let [input, cached, cache_write, audio_input, output, reasoning, audio_output] =
         [input, cached, cache_write, audio_input, output, reasoning, audio_output].map(|tokens| counted(tokens.0));
     [input, cached, cache_write, audio_input, output, reasoning, audio_output, i64::from(*images)]

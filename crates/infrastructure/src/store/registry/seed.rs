@@ -6,18 +6,17 @@ use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Seed, Source, TenantRow
 use kernel::time::Timestamp;
 
 use super::plans::{enter_plan, enter_price, retire, withdraw};
+use super::publish;
 use super::rows::{insert, read};
 use super::snapshot::latest;
 use super::tenants::{change_tenant, unsubscribe};
-use super::publish;
 use crate::store::Store;
 use crate::store::columns::Columns;
 use crate::store::failure::Failure;
 use crate::store::session::Session;
 
 const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants";
-const KEYS: &str =
-    "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys";
+const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys";
 const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
 const PRICES: &str = "SELECT id, source, terms, created, withdrawn FROM prices";
 const CHANGE_KEY: &str = "UPDATE keys SET tenant = $2, name = $3, hash = $4, terms = $5, expires = $6, revoked = $7, \

@@ -18,15 +18,15 @@ use crate::store::session::Session;
 const TENANT: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants WHERE id = $1";
 const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants \
                        WHERE id > $1 ORDER BY id LIMIT $2";
-const CHANGE_TENANT: &str = "UPDATE tenants SET source = $2, plan = $3, suspended = $4, terms = $5, updated = $6 WHERE id = $1";
+const CHANGE_TENANT: &str =
+    "UPDATE tenants SET source = $2, plan = $3, suspended = $4, terms = $5, updated = $6 WHERE id = $1";
 const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys \
                     WHERE tenant = $1 ORDER BY created, id";
 const NAMED: &str = "SELECT id FROM keys WHERE tenant = $1 AND name = $2 AND revoked IS NULL LIMIT 1";
 const CHANGE_KEY: &str = "UPDATE keys SET name = $3, terms = $4, expires = $5 WHERE tenant = $1 AND id = $2";
 const REVOKE: &str = "UPDATE keys SET revoked = $3 WHERE tenant = $1 AND id = $2 AND revoked IS NULL";
 const KEY_THERE: &str = "SELECT id FROM keys WHERE tenant = $1 AND id = $2";
-const SUBSCRIPTIONS: &str =
-    "SELECT tenant, plan, begins, ends FROM subscriptions WHERE tenant = $1 ORDER BY begins";
+const SUBSCRIPTIONS: &str = "SELECT tenant, plan, begins, ends FROM subscriptions WHERE tenant = $1 ORDER BY begins";
 const UNSUBSCRIBE: &str = "UPDATE subscriptions SET ends = $2 WHERE tenant = $1 AND ends IS NULL";
 static USED: Bulk = Bulk::new(
     "WITH seen (id, at) AS (VALUES",
