@@ -58,7 +58,7 @@ const NOTE_MAX: usize = 500;
 pub async fn deposit(books: &Books, from: From, deposit: &Deposit, at: Timestamp) -> Result<Moved, Trouble> {
     check(deposit)?;
     if books.registry.tenant(&deposit.tenant).await?.is_none() {
-        return Err(Trouble::Refused(format!("there is no tenant `{}`", deposit.tenant)));
+        return Err(Trouble::Missing("tenant"));
     }
     let (cause, house) = match from {
         From::Cash => (Cause::TopUp, Account::Cash),
@@ -82,7 +82,7 @@ pub async fn deposit(books: &Books, from: From, deposit: &Deposit, at: Timestamp
 /// Takes a transfer of a tenant back.
 ///
 /// # Errors
-/// `Refused` where the tenant has no such transfer, or it takes another back itself.
+/// `Missing` where the tenant has no such transfer; `Refused` where it takes another back itself.
 pub async fn reverse(
     books: &Books,
     tenant: &TenantId,
@@ -95,11 +95,11 @@ pub async fn reverse(
     let found = books.ledger.transfer(id).await?;
     let of = found.filter(|transfer| transfer.debit == account || transfer.credit == account);
     let Some(of) = of else {
-        return Err(Trouble::Refused(format!("tenant `{tenant}` has no transfer {id}")));
+        return Err(Trouble::Missing("transfer"));
     };
     if of.cause == Cause::Reversal {
         return Err(Trouble::Refused(format!(
-            "transfer {id} takes another one back; to undo that, move the money anew"
+            "Transfer {id} takes another one back: to undo that, move the money anew."
         )));
     }
     let reversal = Transfer {
@@ -135,7 +135,7 @@ async fn post(books: &Books, transfer: Transfer) -> Result<Moved, Trouble> {
     }
     let Some(there) = books.ledger.transfer(transfer.id).await? else {
         let what = transfer.reverses.map_or_else(String::new, |id| format!(": transfer {id} was taken back before"));
-        return Err(Trouble::Conflict(format!("the store did not take the transfer{what}")));
+        return Err(Trouble::Conflict(format!("The store did not take the transfer{what}.")));
     };
     let same = (there.amount, there.currency, &there.debit, &there.credit)
         == (transfer.amount, transfer.currency, &transfer.debit, &transfer.credit);
@@ -143,7 +143,7 @@ async fn post(books: &Books, transfer: Transfer) -> Result<Moved, Trouble> {
         return Ok(Moved { transfer: there, new: false });
     }
     Err(Trouble::Conflict(format!(
-        "this key moved {} {} before: give every move a key of its own",
+        "This key moved {} {} before: give every move a key of its own.",
         there.amount, there.currency
     )))
 }
@@ -159,7 +159,7 @@ fn check(deposit: &Deposit) -> Result<(), Trouble> {
     }
     let plain = deposit.key.bytes().all(|byte| byte.is_ascii_graphic());
     if deposit.key.is_empty() || deposit.key.len() > KEY_MAX || !plain {
-        return refuse(format!("the idempotency key must be 1 to {KEY_MAX} visible ASCII characters"));
+        return refuse(format!("`idempotency_key` must be 1 to {KEY_MAX} visible ASCII characters"));
     }
     check_note(deposit.note.as_deref())
 }

@@ -7,6 +7,7 @@
 //! what becomes known later stands in the next one, and mistakes are mended by transfers the other way. It judges nobody's
 //! arithmetic: [`rerate`](crate::rerate) does, and shares no code with it.
 
+mod behind;
 mod books;
 mod consumed;
 mod fee;
@@ -27,10 +28,12 @@ use kernel::store::ledger::Sum;
 use kernel::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
+pub use self::behind::{Cursor, behind};
 pub use self::books::{Books, Issued};
 pub use self::item::{Class, Count, Item, Kind, Unit};
 pub use self::money::{Payment, Statement};
 pub use self::period::{Day, Month, Period};
+use crate::Refused;
 
 /// One invoice, issued or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +117,8 @@ pub struct Consumption {
 pub enum Trouble {
     /// What the store says.
     Store(Fault),
+    /// There is no such thing, by its noun.
+    Missing(&'static str),
     /// What was asked for cannot be had; in words for whoever asked.
     Refused(String),
     /// Somebody else has been there; in words for whoever asked.
@@ -190,10 +195,24 @@ impl From<Fault> for Trouble {
     }
 }
 
+impl From<Trouble> for Refused {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Store(fault) => Self::by(fault, "posting"),
+            Trouble::Missing(what) => Self::Missing(what),
+            Trouble::Refused(why) => Self::invalid("", why),
+            Trouble::Conflict(why) => Self::Conflict(why),
+            Trouble::Broken(why) => Self::Broken(why),
+            Trouble::TooLarge => Self::Broken(trouble.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(fault) => fault.fmt(f),
+            Self::Missing(what) => write!(f, "there is no such {what}"),
             Self::Refused(why) | Self::Conflict(why) | Self::Broken(why) => f.write_str(why),
             Self::TooLarge => f.write_str("an amount is larger than can be reckoned with"),
         }

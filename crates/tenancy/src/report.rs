@@ -87,16 +87,16 @@ pub fn dimensions(text: &str) -> Result<Vec<Dimension>, Trouble> {
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         let Some((_, dimension)) = DIMENSIONS.iter().find(|(name, _)| *name == word) else {
             let known: Vec<_> = DIMENSIONS.iter().map(|(name, _)| *name).collect();
-            return Err(Trouble::Refused(format!("cannot split by `{word}`: there are {}", known.join(", "))));
+            return Err(Trouble::Refused(format!("Cannot split by `{word}`: there are {}.", known.join(", "))));
         };
         if by.contains(dimension) {
-            return Err(Trouble::Refused(format!("`{word}` is given twice")));
+            return Err(Trouble::Refused(format!("`{word}` is given twice.")));
         }
         by.push(*dimension);
     }
     let times = by.iter().filter(|by| matches!(by, Dimension::Hour | Dimension::Day | Dimension::Month)).count();
     if times > 1 || by.len() > BY_MAX {
-        return Err(Trouble::Refused("split by one of hour, day and month".into()));
+        return Err(Trouble::Refused("Split by one of hour, day and month.".into()));
     }
     Ok(by)
 }
@@ -133,22 +133,22 @@ pub async fn report(ledger: &Arc<dyn Ledger>, query: &Query) -> Result<Report, T
 
 fn check_span(query: &Query) -> Result<(), Trouble> {
     let (Some(from), Some(until)) = (query.filter.from, query.filter.until) else {
-        return Err(Trouble::Refused("say from when until when".into()));
+        return Err(Trouble::Refused("Say from when until when.".into()));
     };
     if from >= until || from.millis() % HOUR != 0 || until.millis() % HOUR != 0 {
-        return Err(Trouble::Refused("the time must be whole hours, the end after the beginning".into()));
+        return Err(Trouble::Refused("The time must be whole hours, the end after the beginning.".into()));
     }
     let finest = SPANS.iter().find(|(split, ..)| query.by.contains(split)).or(SPANS.last());
     match finest {
         Some((_, longest, words)) if until.millis() - from.millis() > *longest => {
-            Err(Trouble::Refused(format!("the time is too long: at most {words}")))
+            Err(Trouble::Refused(format!("The time is too long: at most {words}.")))
         }
         _ => Ok(()),
     }
 }
 
 fn bad_cursor() -> Trouble {
-    Trouble::Refused("`after` must be the `next` of the page before".into())
+    Trouble::Refused("`after` must be the `next` of the page before.".into())
 }
 
 /// Times as people and programs read them; all else as it is.

@@ -75,10 +75,10 @@ fn unread(why: impl std::fmt::Display) -> Trouble {
 /// Reckons an issued invoice once more.
 ///
 /// # Errors
-/// `Refused` where there is none of that number.
+/// `Missing` where there is none of that number.
 pub async fn verify(books: &Books, id: &str) -> Result<Verdict, Trouble> {
     let Some(row) = books.ledger.invoice(id).await? else {
-        return Err(Trouble::Refused(format!("there is no invoice `{id}`")));
+        return Err(Trouble::Missing("invoice"));
     };
     let tenant = row.tenant.clone();
     let subscriptions = books.registry.subscriptions(&tenant).await?;

@@ -307,7 +307,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Issues an invoice with the transfers it makes, in one transaction.
     ///
     /// # Errors
-    /// `Conflict` where the number is taken or the tenant has an invoice for a part of that time.
+    /// `Conflict` where the number is taken or the tenant has an invoice in that currency for a part of that time.
     fn issue<'a>(&'a self, invoice: &'a InvoiceRow, transfers: &'a [Transfer]) -> Stored<'a, ()>;
 
     /// Invoices, the latest first; of one tenant or of all.

@@ -58,20 +58,21 @@ impl Books {
         self.make(tenant, period, currency, &self.issued(tenant).await?).await
     }
 
-    /// Makes an invoice and issues it. One for the same time is issued once, however often it is tried.
+    /// Makes an invoice and issues it. One for the same time is issued once, however often it is tried. `None` where
+    /// nothing happened in that time.
     ///
     /// # Errors
-    /// `Refused` where the time is not over, or nothing happened in it; `Conflict` where another invoice has a part of it.
+    /// `Refused` where the time is not over; `Conflict` where another invoice has a part of it.
     pub async fn issue(
         &self,
         tenant: &TenantId,
         period: Period,
         currency: Option<Currency>,
         now: Timestamp,
-    ) -> Result<Issued, Trouble> {
+    ) -> Result<Option<Issued>, Trouble> {
         if period.end() > now {
             return Err(Trouble::Refused(format!(
-                "the time until {} is not over yet: ask for a draft, or wait",
+                "The time until {} is not over yet: ask for a draft, or wait.",
                 period.until
             )));
         }
@@ -81,15 +82,13 @@ impl Books {
             let same = earlier.iter().filter(|other| other.currency == invoice.currency);
             if let Some(other) = same.into_iter().find(|other| other.period().overlaps(period)) {
                 if other.period() == period {
-                    return Ok(Issued { invoice: other.clone(), new: false });
+                    return Ok(Some(Issued { invoice: other.clone(), new: false }));
                 }
                 let (id, from, until) = (other.id.as_deref().unwrap_or_default(), other.from, other.until);
-                return Err(Trouble::Conflict(format!("invoice {id} is for {from} to {until} already")));
+                return Err(Trouble::Conflict(format!("Invoice {id} is for {from} to {until} already.")));
             }
             if invoice.lines.is_empty() && invoice.payments.is_empty() {
-                return Err(Trouble::Refused(
-                    "nothing happened in that time: there is nothing to put on an invoice".into(),
-                ));
+                return Ok(None);
             }
             // Numbers count a tenant's invoices, without gaps. Whoever makes one has seen all before it: had another been
             // issued meanwhile, the number would be taken.
@@ -98,12 +97,12 @@ impl Books {
             invoice.issued = Some(now.millis());
             let row = row(&invoice, &id, tenant, now);
             match self.ledger.issue(&row, &money::transfers(&invoice, &id, now)).await {
-                Ok(()) => return Ok(Issued { invoice, new: true }),
+                Ok(()) => return Ok(Some(Issued { invoice, new: true })),
                 Err(Fault::Conflict(_)) => {}
                 Err(fault) => return Err(fault.into()),
             }
         }
-        Err(Trouble::Conflict("others are issuing this tenant's invoices at the same time: try again".into()))
+        Err(Trouble::Conflict("Others are issuing this tenant's invoices at the same time: try again.".into()))
     }
 
     /// One issued invoice.
@@ -114,8 +113,27 @@ impl Books {
         self.ledger.invoice(id).await?.map(|row| Invoice::parse(&row.body)).transpose()
     }
 
+    /// In which currency a tenant is billed: that of its plan.
+    ///
+    /// # Errors
+    /// `Missing` where there is no such tenant.
+    pub async fn currency(&self, tenant: &TenantId, now: Timestamp) -> Result<Currency, Trouble> {
+        let Some(row) = self.registry.tenant(tenant).await? else { return Err(Trouble::Missing("tenant")) };
+        let tariff = Tariff::new(&self.registry.plans().await?, &[])?;
+        let version = row.plan.as_deref().and_then(|plan| tariff.version(plan, now));
+        Ok(tariff.billing(version).currency())
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.ledger
+    }
+
     /// A tenant's issued invoices, in the order of issuing.
-    pub(crate) async fn issued(&self, tenant: &TenantId) -> Result<Vec<Invoice>, Trouble> {
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn issued(&self, tenant: &TenantId) -> Result<Vec<Invoice>, Trouble> {
         let rows = self.ledger.invoices(Some(tenant)).await?;
         let mut invoices = rows.iter().map(|row| Invoice::parse(&row.body)).collect::<Result<Vec<_>, _>>()?;
         invoices.sort_by_key(|invoice| number(invoice.id.as_deref()));
@@ -130,7 +148,7 @@ impl Books {
         earlier: &[Invoice],
     ) -> Result<Invoice, Trouble> {
         let Some(row) = self.registry.tenant(tenant).await? else {
-            return Err(Trouble::Refused(format!("there is no tenant `{tenant}`")));
+            return Err(Trouble::Missing("tenant"));
         };
         let tariff = Tariff::new(&self.registry.plans().await?, &self.registry.prices().await?)?;
         let subscriptions = self.registry.subscriptions(tenant).await?;

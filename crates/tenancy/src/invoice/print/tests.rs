@@ -12,7 +12,7 @@ fn sample() -> Invoice {
     wait(async {
         world.calls(200, month("2026-11")).await;
         let issued = world.books.issue(&world.tenant, month("2026-11"), Some(Currency::USD), at("2026-12-01")).await;
-        issued.unwrap().invoice
+        issued.unwrap().unwrap().invoice
     })
 }
 

@@ -83,9 +83,8 @@ impl Ledger for Shelf {
                     charges += 1;
                 }
             }
-            let caused = batch.charges.iter().filter_map(Charge::transfer);
-            for transfer in caused.chain(batch.transfers.iter().cloned()) {
-                transfers += rows.take(&transfer)?;
+            for transfer in &batch.transfers {
+                transfers += rows.take(transfer)?;
             }
             Ok((charges, transfers))
         }))

@@ -180,7 +180,8 @@ impl World {
     /// Calls at random points of a time, rated and posted.
     pub(crate) async fn calls(&mut self, count: u64, period: Period) -> Vec<Charge> {
         let charges: Vec<_> = (0..count).map(|_| self.call(period)).collect();
-        let batch = Batch { charges: charges.clone(), transfers: Vec::new() };
+        let transfers = charges.iter().filter_map(Charge::transfer).collect();
+        let batch = Batch { charges: charges.clone(), transfers };
         self.shelf.post(&batch).await.unwrap();
         charges
     }
