@@ -10,6 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use scheduling::Pool;
+use tenancy::invoice::Books;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
@@ -91,6 +92,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let plane = admin::Plane {
         door,
         register: Arc::clone(&running.register),
+        books: Books::new(Arc::clone(&store) as _, Arc::clone(&store) as _),
         metrics: Box::new(move || shown.show()),
         lines: Box::new(running.state.queues.clone()),
         decisions: Box::new(running.state.queues.clone()),
