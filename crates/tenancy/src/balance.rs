@@ -28,7 +28,7 @@ pub struct Deposit {
 
 /// Where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Funds {
     /// The tenant paid it.
     Cash,
     /// It is given: credit, goodwill.
@@ -55,14 +55,14 @@ const NOTE_MAX: usize = 500;
 ///
 /// # Errors
 /// `Refused` where it makes no sense; `Conflict` where the key was used for another move.
-pub async fn deposit(books: &Books, from: From, deposit: &Deposit, at: Timestamp) -> Result<Moved, Trouble> {
+pub async fn deposit(books: &Books, from: Funds, deposit: &Deposit, at: Timestamp) -> Result<Moved, Trouble> {
     check(deposit)?;
     if books.registry.tenant(&deposit.tenant).await?.is_none() {
         return Err(Trouble::Missing("tenant"));
     }
     let (cause, house) = match from {
-        From::Cash => (Cause::TopUp, Account::Cash),
-        From::Grant => (Cause::Grant, Account::Grants),
+        Funds::Cash => (Cause::TopUp, Account::Cash),
+        Funds::Grant => (Cause::Grant, Account::Grants),
     };
     let transfer = Transfer {
         id: posting_id(&[cause.as_str(), deposit.tenant.as_str(), &deposit.key]),
@@ -168,4 +168,72 @@ fn check_note(note: Option<&str>) -> Result<(), Trouble> {
     let fits = note.is_none_or(|note| note.chars().count() <= NOTE_MAX && !note.chars().any(char::is_control));
     let why = || Trouble::Refused(format!("`note` must be one line of at most {NOTE_MAX} characters"));
     fits.then_some(()).ok_or_else(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invoice::tests::wait;
+    use crate::invoice::tests::world::{World, at, month};
+
+    fn paid(amount: &str, key: &str) -> Deposit {
+        Deposit {
+            tenant: TenantId::new("acme"),
+            amount: Money::parse(amount).unwrap(),
+            currency: Currency::USD,
+            key: key.into(),
+            note: None,
+        }
+    }
+
+    #[test]
+    fn the_same_key_moves_money_once_and_another_amount_is_refused() {
+        let world = World::new(1);
+        let move_ = |from, deposit: &Deposit| wait(super::deposit(&world.books, from, deposit, at("2026-11-25")));
+        let first = move_(Funds::Cash, &paid("10", "k")).unwrap();
+        let again = move_(Funds::Cash, &paid("10", "k")).unwrap();
+        assert_eq!((first.new, again.new, first.transfer), (true, false, again.transfer));
+        assert!(matches!(move_(Funds::Cash, &paid("11", "k")), Err(Trouble::Conflict(_))));
+        assert!(move_(Funds::Grant, &paid("10", "k")).unwrap().new, "keys of payments and of grants are apart");
+        assert!(move_(Funds::Cash, &paid("10", "k2")).unwrap().new);
+        let (balance, _) = wait(balance(&world.books, &TenantId::new("acme"), Currency::USD)).unwrap();
+        assert_eq!(balance, Money::from_units(30));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let world = World::new(1);
+        let refused = |deposit: Deposit| {
+            let outcome = wait(super::deposit(&world.books, Funds::Cash, &deposit, at("2026-11-25")));
+            assert!(matches!(outcome, Err(Trouble::Refused(_))), "{deposit:?}: {outcome:?}");
+        };
+        for amount in ["0", "-1", "0.001", "1000000001"] {
+            refused(paid(amount, "k"));
+        }
+        for key in ["", "two words", "é", &"k".repeat(256)] {
+            refused(paid("1", key));
+        }
+        refused(Deposit { note: Some("two\nlines".into()), ..paid("1", "k") });
+        refused(Deposit { currency: Currency::parse("jpy").unwrap(), ..paid("1.5", "k") });
+        let nobody = Deposit { tenant: TenantId::new("nobody"), ..paid("1", "k") };
+        let outcome = wait(super::deposit(&world.books, Funds::Cash, &nobody, at("2026-11-25")));
+        assert_eq!(outcome, Err(Trouble::Missing("tenant")));
+    }
+
+    #[test]
+    fn a_transfer_is_taken_back_once_by_its_owner_and_the_account_is_as_before() {
+        let mut world = World::new(9);
+        let acme = world.tenant.clone();
+        wait(world.calls(20, month("2026-11")));
+        let before = wait(balance(&world.books, &acme, Currency::USD)).unwrap().0;
+        let moved = wait(deposit(&world.books, Funds::Cash, &paid("10", "k"), at("2026-11-25"))).unwrap();
+        let back = |tenant: &TenantId, id| wait(reverse(&world.books, tenant, id, None, at("2026-11-26")));
+        let id = moved.transfer.id;
+        assert_eq!(back(&TenantId::new("lab"), id), Err(Trouble::Missing("transfer")));
+        let (first, again) = (back(&acme, id).unwrap(), back(&acme, id).unwrap());
+        assert_eq!((first.new, again.new), (true, false));
+        assert!(matches!(back(&acme, first.transfer.id), Err(Trouble::Refused(_))), "not back and forth");
+        assert_eq!(wait(balance(&world.books, &acme, Currency::USD)).unwrap().0, before);
+        assert_eq!(back(&acme, PostingId::new()), Err(Trouble::Missing("transfer")));
+    }
 }

@@ -3,6 +3,8 @@
 //! Names in our tables come from clients: a tag, a model. A cell that begins like a formula is written with an apostrophe
 //! before it, which spreadsheets show as text. Numbers of our own making are written as they are, minus signs included.
 
+use kernel::Money;
+
 /// A table being written.
 #[derive(Debug, Default)]
 pub(crate) struct Table(String);
@@ -14,6 +16,8 @@ pub(crate) enum Cell {
     Text(String),
     /// A number that we made.
     Number(String),
+    /// An amount of money.
+    Amount(Money),
     /// Nothing.
     Empty,
 }
@@ -40,6 +44,7 @@ impl Table {
             match cell {
                 Cell::Text(text) => self.text(&text),
                 Cell::Number(number) => self.0.push_str(&number),
+                Cell::Amount(amount) => self.0.push_str(&amount.to_string()),
                 Cell::Empty => {}
             }
         }

@@ -109,15 +109,9 @@ pub async fn report(ledger: &Arc<dyn Ledger>, query: &Query) -> Result<Report, T
     check_span(query)?;
     let after = query.after.as_deref().map(|cursor| unmask(cursor).ok_or_else(bad_cursor)).transpose()?;
     let sums = ledger.sums(&query.filter, &query.by).await?;
-    let rows = sums.into_iter().map(|sum| Row {
-        of: query
-            .by
-            .iter()
-            .copied()
-            .zip(sum.of.iter().enumerate().map(|(at, of)| (at, of.clone())))
-            .map(|(by, (_, of))| (by, shown(by, of)))
-            .collect(),
-        sum,
+    let rows = sums.into_iter().map(|sum| {
+        let of = query.by.iter().copied().zip(sum.of.clone());
+        Row { of: of.map(|(by, of)| (by, shown(by, of))).collect(), sum }
     });
     let mut rows: Vec<(String, Row)> = rows.map(|row| (row.key(), row)).collect();
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -207,7 +201,7 @@ impl Row {
         columns.push(("audio_output_tokens", Cell::number(Class::AudioOutput.of(&sum.usage))));
         columns.push(("images", Cell::number(sum.usage.images)));
         columns.push(("gpu_ms", Cell::number(sum.gpu_millis)));
-        columns.push(("cost", Cell::Text(sum.amount.to_string())));
+        columns.push(("cost", Cell::Amount(sum.amount)));
         columns.push(("currency", Cell::text(sum.currency.as_str())));
         columns
     }
@@ -223,6 +217,7 @@ impl Serialize for Row {
         for (name, cell) in self.columns() {
             match cell {
                 Cell::Number(number) => map.serialize_entry(name, &number.parse::<u64>().unwrap_or(u64::MAX))?,
+                Cell::Amount(amount) => map.serialize_entry(name, &amount)?,
                 Cell::Text(text) => map.serialize_entry(name, &text)?,
                 Cell::Empty => map.serialize_entry(name, &())?,
             }
@@ -241,11 +236,7 @@ impl Report {
         let mut table = Table::new(&head);
         for row in &self.rows {
             let of = row.of.iter().map(|(_, of)| Cell::maybe(of.as_deref()));
-            let amount = |(name, cell): (&str, Cell)| match cell {
-                Cell::Text(text) if name == "cost" => Cell::Number(text),
-                other => other,
-            };
-            table.row(of.chain(row.columns().into_iter().map(amount)));
+            table.row(of.chain(row.columns().into_iter().map(|(_, cell)| cell)));
         }
         table.finish()
     }
@@ -260,5 +251,86 @@ fn nothing() -> Sum {
         gpu_millis: 0,
         currency: Currency::USD,
         amount: Money::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invoice::tests::wait;
+    use crate::invoice::tests::world::{World, at, month};
+
+    fn query(by: &str, most: usize) -> Query {
+        let filter = Filter { from: Some(at("2026-11-01")), until: Some(at("2026-12-01")), ..Filter::default() };
+        Query { filter, by: dimensions(by).unwrap(), after: None, most }
+    }
+
+    fn world() -> (World, Arc<dyn Ledger>) {
+        let mut world = World::new(5);
+        wait(world.calls(200, month("2026-11")));
+        let ledger = Arc::clone(&world.shelf) as Arc<dyn Ledger>;
+        (world, ledger)
+    }
+
+    #[test]
+    fn pages_together_are_the_whole_report() {
+        let (_, ledger) = world();
+        for by in ["hour,model", "tag,key", "month", ""] {
+            let whole = wait(report(&ledger, &query(by, ROWS))).unwrap();
+            assert_eq!(whole.next, None);
+            let (mut rows, mut after) = (Vec::new(), None);
+            loop {
+                let page = wait(report(&ledger, &Query { after, ..query(by, 3) })).unwrap();
+                assert!(page.rows.len() <= 3);
+                rows.extend(page.rows);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(rows, whole.rows, "{by}");
+        }
+    }
+
+    #[test]
+    fn reports_come_to_what_charges_do_however_they_are_split() {
+        let (world, ledger) = world();
+        let charged = world.shelf.change(|rows| rows.charges.clone());
+        let dollars = charged.iter().filter(|charge| charge.currency == Currency::USD);
+        let dollars: Money = dollars.map(|charge| charge.amount).sum();
+        for by in ["", "tenant", "key", "model,day", "tag,price", "plan,hour"] {
+            let rows = wait(report(&ledger, &query(by, ROWS_MAX))).unwrap().rows;
+            assert_eq!(rows.iter().map(|row| row.sum.calls).sum::<u64>(), 200, "{by}");
+            let cost = rows.iter().filter(|row| row.sum.currency == Currency::USD).map(|row| row.sum.amount);
+            assert_eq!(cost.sum::<Money>(), dollars, "{by}");
+        }
+    }
+
+    #[test]
+    fn rows_say_in_words_what_they_are_about() {
+        let (_, ledger) = world();
+        let report = wait(report(&ledger, &query("day,tag", ROWS))).unwrap();
+        let first = serde_json::to_value(&report.rows[0]).unwrap();
+        assert_eq!((&first["day"], &first["tag"]), (&"2026-11-01".into(), &serde_json::Value::Null));
+        let csv = report.to_csv(&dimensions("day,tag").unwrap());
+        assert!(csv.starts_with("day,tag,calls,estimated_calls,input_tokens,") && csv.contains(",'=tag,"), "{csv}");
+        assert_eq!(csv.lines().count(), report.rows.len() + 1);
+        assert_eq!(shown(Dimension::Hour, Some("1795611600000".into())).unwrap(), "2026-11-25T13:00:00Z");
+    }
+
+    #[test]
+    fn what_makes_no_sense_or_is_too_much_is_refused() {
+        let (_, ledger) = world();
+        let refused = |query: Query| matches!(wait(report(&ledger, &query)), Err(Trouble::Refused(_)));
+        let span = |by: &str, until: Option<Timestamp>| {
+            let query = query(by, ROWS);
+            Query { filter: Filter { until, ..query.filter.clone() }, ..query }
+        };
+        assert!(refused(span("", None)) && refused(span("", Some(Timestamp(1)))));
+        assert!(refused(span("hour", Some(at("2026-12-03")))) && !refused(span("day", Some(at("2026-12-03")))));
+        assert!(refused(Query { after: Some("zz".into()), ..query("", 1) }));
+        for by in ["colour", "model,model", "hour,day"] {
+            assert!(dimensions(by).is_err(), "{by}");
+        }
     }
 }

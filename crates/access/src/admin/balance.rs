@@ -10,7 +10,7 @@ use kernel::{Currency, Money, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenancy::balance::{self, Deposit, From, Moved};
+use tenancy::balance::{self, Deposit, Funds, Moved};
 use tenancy::when;
 use uuid::Uuid;
 
@@ -169,14 +169,14 @@ fn transfers(plane: Arc<Plane>, asked: Asked) -> Answering {
 }
 
 fn top_up(plane: Arc<Plane>, asked: Asked) -> Answering {
-    Box::pin(deposit(plane, asked, From::Cash, "top-up entered"))
+    Box::pin(deposit(plane, asked, Funds::Cash, "top-up entered"))
 }
 
 fn grant(plane: Arc<Plane>, asked: Asked) -> Answering {
-    Box::pin(deposit(plane, asked, From::Grant, "credit given"))
+    Box::pin(deposit(plane, asked, Funds::Grant, "credit given"))
 }
 
-async fn deposit(plane: Arc<Plane>, asked: Asked, from: From, told: &'static str) -> Result<Response, Refusal> {
+async fn deposit(plane: Arc<Plane>, asked: Asked, from: Funds, told: &'static str) -> Result<Response, Refusal> {
     let tenant = paper::known(&plane, &asked).await?;
     let paid: Paid = asked.body()?;
     let currency = match paid.currency {

@@ -1,5 +1,6 @@
 //! Where invoices are made, issued and kept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kernel::store::ledger::{Dimension, Filter, InvoiceRow, Sum};
@@ -48,14 +49,19 @@ impl Books {
     /// Makes an invoice, and leaves everything as it is.
     ///
     /// # Errors
-    /// `Refused` where there is no such tenant.
+    /// `Missing` where there is no such tenant; `Conflict` where an issued invoice has a part of that time.
     pub async fn draft(
         &self,
         tenant: &TenantId,
         period: Period,
         currency: Option<Currency>,
     ) -> Result<Invoice, Trouble> {
-        self.make(tenant, period, currency, &self.issued(tenant).await?).await
+        let earlier = self.issued(tenant).await?;
+        let invoice = self.make(tenant, period, currency, &earlier).await?;
+        match overlapping(&earlier, &invoice) {
+            Some(other) => Err(taken(other)),
+            None => Ok(invoice),
+        }
     }
 
     /// Makes an invoice and issues it. One for the same time is issued once, however often it is tried. `None` where
@@ -79,13 +85,11 @@ impl Books {
         for _ in 0..TRIES {
             let earlier = self.issued(tenant).await?;
             let mut invoice = self.make(tenant, period, currency, &earlier).await?;
-            let same = earlier.iter().filter(|other| other.currency == invoice.currency);
-            if let Some(other) = same.into_iter().find(|other| other.period().overlaps(period)) {
+            if let Some(other) = overlapping(&earlier, &invoice) {
                 if other.period() == period {
                     return Ok(Some(Issued { invoice: other.clone(), new: false }));
                 }
-                let (id, from, until) = (other.id.as_deref().unwrap_or_default(), other.from, other.until);
-                return Err(Trouble::Conflict(format!("Invoice {id} is for {from} to {until} already.")));
+                return Err(taken(other));
             }
             if invoice.lines.is_empty() && invoice.payments.is_empty() {
                 return Ok(None);
@@ -157,16 +161,10 @@ impl Books {
         let version = row.plan.as_deref().and_then(|plan| tariff.version(plan, period.end()));
         let mut found = subscribed.currencies(&tariff);
         found.extend(sums.iter().map(|sum| sum.currency));
-        // A tenant that changed currencies has invoices in both: its plan's is asked for first.
-        let own = tariff.billing(version).currency();
-        let currency = currency.unwrap_or(if found.is_empty() || found.contains(&own) {
-            own
-        } else {
-            found.first().copied().unwrap_or(own)
-        });
-        let mut items = subscribed.of(&tariff, currency).fees(&tariff)?;
-        items.extend(consumed(&tariff, &subscribed.of(&tariff, currency), &sums, currency)?);
-
+        let currency = currency.unwrap_or_else(|| first(tariff.billing(version).currency(), &found));
+        let subscribed = subscribed.of(&tariff, currency);
+        let mut items = subscribed.fees(&tariff)?;
+        items.extend(consumed(&tariff, &subscribed, &sums, currency)?);
         let mut usage = consumption(&sums, currency);
 
         let earlier: Vec<Invoice> = earlier.iter().filter(|invoice| invoice.currency == currency).cloned().collect();
@@ -213,11 +211,26 @@ impl Books {
     }
 }
 
+/// In which currency an invoice is made where none is asked for: the plan's, unless everything is in others.
+fn first(own: Currency, found: &BTreeSet<Currency>) -> Currency {
+    if found.contains(&own) { own } else { found.first().copied().unwrap_or(own) }
+}
+
 /// What calls consumed, in order.
 fn consumption(sums: &[Sum], currency: Currency) -> Vec<Consumption> {
     let mut usage: Vec<_> = sums.iter().filter(|sum| sum.currency == currency).filter_map(Consumption::of).collect();
     usage.sort_by(|a, b| (a.month, &a.plan, &a.model, &a.price).cmp(&(b.month, &b.plan, &b.model, &b.price)));
     usage
+}
+
+/// An invoice in the same currency that has a day of this one.
+fn overlapping<'a>(earlier: &'a [Invoice], invoice: &Invoice) -> Option<&'a Invoice> {
+    earlier.iter().find(|other| other.currency == invoice.currency && other.period().overlaps(invoice.period()))
+}
+
+fn taken(other: &Invoice) -> Trouble {
+    let (id, from, until) = (other.id.as_deref().unwrap_or_default(), other.from, other.until);
+    Trouble::Conflict(format!("Invoice {id} is for {from} to {until} already."))
 }
 
 /// The count at the end of an invoice's number.

@@ -55,10 +55,10 @@ pub fn csv(invoice: &Invoice) -> String {
             Cell::number(count.quantity),
             count.of.map_or(Cell::Empty, Cell::number),
             Cell::text(count.unit.as_str()),
-            Cell::number(count.unit_price),
+            Cell::Amount(count.unit_price),
             Cell::number(count.per),
-            Cell::number(count.exact),
-            Cell::number(line.amount),
+            Cell::Amount(count.exact),
+            Cell::Amount(line.amount),
             Cell::text(invoice.currency.as_str()),
         ]);
     }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use self::world::{World, at, currencies, month};
 use super::{Invoice, Issued, Kind, Trouble};
-use crate::balance::{self, Deposit, From};
+use crate::balance::{self, Deposit, Funds};
 
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -119,6 +119,8 @@ fn issuing_twice_is_issuing_once_and_no_day_is_on_two_invoices() {
             super::Period::new(super::Day::parse("2026-11-20").unwrap(), super::Day::parse("2026-11-25").unwrap());
         let overlapping = books.issue(tenant, part.unwrap(), None, now).await;
         assert!(matches!(overlapping, Err(Trouble::Conflict(_))), "{overlapping:?}");
+        let draft = books.draft(tenant, month("2026-11"), None).await;
+        assert!(matches!(draft, Err(Trouble::Conflict(_))), "{draft:?}");
         let nobody = books.draft(&TenantId::new("nobody"), month("2026-11"), None).await;
         assert_eq!(nobody, Err(Trouble::Missing("tenant")));
         assert_eq!(books.invoice("acme-0001").await.unwrap(), Some(invoice));
@@ -139,10 +141,10 @@ fn payments_go_through_the_statement_and_corrections_through_the_lines() {
             note: None,
         };
         let books = &world.books;
-        let paid = balance::deposit(books, From::Cash, &deposit("100", "p1"), at("2026-10-15")).await.unwrap();
-        balance::deposit(books, From::Grant, &deposit("7.5", "p1"), at("2026-11-02")).await.unwrap();
+        let paid = balance::deposit(books, Funds::Cash, &deposit("100", "p1"), at("2026-10-15")).await.unwrap();
+        balance::deposit(books, Funds::Grant, &deposit("7.5", "p1"), at("2026-11-02")).await.unwrap();
         balance::reverse(books, &world.tenant, paid.transfer.id, None, at("2026-11-03")).await.unwrap();
-        balance::deposit(books, From::Cash, &deposit("60", "p2"), at("2026-11-04")).await.unwrap();
+        balance::deposit(books, Funds::Cash, &deposit("60", "p2"), at("2026-11-04")).await.unwrap();
         let call = world.shelf.change(|rows| {
             rows.transfers
                 .iter()
@@ -151,7 +153,7 @@ fn payments_go_through_the_statement_and_corrections_through_the_lines() {
                 .unwrap()
         });
         balance::reverse(books, &world.tenant, call.id, None, at("2026-11-30")).await.unwrap();
-        balance::deposit(books, From::Cash, &deposit("5", "p3"), at("2026-12-04")).await.unwrap();
+        balance::deposit(books, Funds::Cash, &deposit("5", "p3"), at("2026-12-04")).await.unwrap();
 
         let november = issue(&world, "2026-11", Currency::USD).await.unwrap();
         let statement = november.statement;
