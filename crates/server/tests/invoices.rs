@@ -182,7 +182,7 @@ async fn money_moves_once_for_each_key_and_back_once() {
     assert_eq!(console.json(&["balance", "show", "acme"])["balance"], json!("7.5"), "back once");
     let moved = console.json(&["balance", "transfers", "acme"]);
     assert_eq!(moved.as_array().unwrap().len(), 3);
-    for (amount, field) in [("0", "amount"), ("-1", "amount"), ("0.001", "decimals"), ("x", "decimal number")] {
+    for (amount, field) in [("0", "amount"), ("0.001", "decimals"), ("x", "decimal number")] {
         let told = console.complains(&["balance", "top-up", "acme", amount, "--key", "k"]);
         assert!(told.contains(field), "{amount}: {told}");
     }
