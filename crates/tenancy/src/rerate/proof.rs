@@ -67,7 +67,8 @@ impl Proof<'_> {
                 of_waiting && should.quantity >= is.quantity && (should.exact >= is.exact || key.kind == "adjustment");
             // How many of the included tokens are used is not brought up to date by later invoices.
             let counted = should.quantity == is.quantity || (key.kind == "included" && should.quantity > is.quantity);
-            if !more && !(counted && should.exact == is.exact) {
+            let right = more || (counted && should.exact == is.exact);
+            if !right {
                 let show = |amount: Amount| format!("{} × … = {}", amount.quantity, amount.exact);
                 self.found.push(Difference {
                     what: "line",
