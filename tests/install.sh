@@ -12,10 +12,11 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/sluice-tests
 LLAMA=$CACHE/llama
 VENV=$CACHE/venv
 NODE=$HERE/sdk/node
+OIDC=$HERE/parts/oidc
 
 case ${1:-} in
 '') ;;
---again) rm -rf "$CACHE" "$NODE/node_modules" ;;
+--again) rm -rf "$CACHE" "$NODE/node_modules" "$OIDC/node_modules" ;;
 --paths)
     printf 'CACHE=%q\nVENV=%q\nLLAMA=%q\n' "$CACHE" "$VENV" "$LLAMA"
     exit 0
@@ -57,6 +58,7 @@ advice() {
         "the path and say SLUICE_TESTS_LLAMA=/path/to/llama-server" ;;
     models) echo "needs Python 3.9 or newer and 70 MB free in $CACHE" ;;
     python) echo "needs Python 3.11 with venv, and a package index that has what tests/requirements.txt names" ;;
+    oidc) echo "needs Node 20 with npm, and a registry that has what tests/parts/oidc/package-lock.json names" ;;
     node) echo "needs Node 20 with npm, and a registry that has what tests/sdk/node/package-lock.json names" ;;
     esac
 }
@@ -75,6 +77,8 @@ missing_packages() {
     command -v ps >/dev/null || wanted+=(procps)
     { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || wanted+=(nginx-light)
     command -v chromium >/dev/null || wanted+=(chromium)
+    # The server itself; Debian keeps it off the path.
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
     echo "${wanted[*]}"
@@ -137,6 +141,9 @@ install_python() {
 
 install_node() { (cd "$NODE" && npm ci --no-audit --no-fund); }
 
+# An OpenID provider, for tokens.
+install_oidc() { (cd "$OIDC" && npm ci --no-audit --no-fund); }
+
 # === all of it ===
 
 # once NAME FUNCTION KEY WHAT: a part that is done again only when its KEY changes.
@@ -155,7 +162,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 
 echo "test parts in $CACHE:"
 needed=$(missing_packages)
-if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, chromium"; fi
+if [ -n "$needed" ]; then part system install_system "apt packages: $needed"; else say system ok "curl, openssl, procps, nginx, chromium, postgresql"; fi
 if [ -n "${SLUICE_TESTS_LLAMA:-}" ]; then
     "$HERE/parts/llama.sh" --version >"$CACHE/llama.version" 2>&1 || fail "$SLUICE_TESTS_LLAMA --version failed"
 else
@@ -169,4 +176,6 @@ once models install_models "$(digest "$HERE/parts/tiny_gguf.py")" "generated mod
 once python install_python "$(python3 -V) $(digest "$HERE/requirements.txt")" "pytest, openai SDK, httpx in a virtual environment"
 [ -d "$NODE/node_modules/openai" ] && [ -d "$NODE/node_modules/playwright-core" ] || rm -f "$CACHE/node.stamp"
 once node install_node "$NODE $(digest "$NODE/package-lock.json")" "openai SDK and playwright for Node in tests/sdk/node/node_modules"
+[ -d "$OIDC/node_modules/oidc-provider" ] || rm -f "$CACHE/oidc.stamp"
+once oidc install_oidc "$OIDC $(digest "$OIDC/package-lock.json")" "oidc-provider, 3 MB, in tests/parts/oidc/node_modules"
 echo "llama.cpp: $(head -n 1 "$CACHE/llama.version")"

@@ -1,11 +1,11 @@
 //! One request's visit: from its head to the last byte of its answer.
 
 mod arrival;
-pub(crate) mod credentials;
 pub(crate) mod head;
 mod outgoing;
 mod route;
 mod said;
+pub mod service;
 mod visit;
 
 use std::future::Future;
@@ -32,8 +32,10 @@ use self::arrival::Store;
 pub use self::outgoing::Outgoing;
 pub(crate) use self::route::Target;
 pub(crate) use self::said::Said;
+use self::service::{Service, Services};
 pub(crate) use self::visit::Visit;
 use crate::announcement::Announcement;
+use crate::credential::Credentials;
 use crate::gate::cors::Cors;
 use crate::gate::ip_filter::IpFilter;
 use crate::gate::{Chain, Entry};
@@ -53,14 +55,18 @@ pub struct Machine {
     pub register: Arc<Register>,
     /// Whether callers must show who they are; without a word, as soon as anybody is known.
     pub auth: Option<Auth>,
+    /// By which credentials beside keys.
+    pub credentials: Credentials,
     /// What every request passes.
     pub chain: Chain,
+    /// Plain services, by path.
+    pub services: Services,
     /// Which pages may call from a browser.
     pub cors: Option<Cors>,
     /// Who may come in, by address.
     pub ip_filter: IpFilter,
-    /// Peers whose word counts for who is behind them.
-    pub trusted_peers: Vec<Network>,
+    /// Peers whose `x-forwarded-for` counts.
+    pub proxies: Vec<Network>,
     /// Whether anybody can answer.
     pub readiness: Arc<dyn Readiness>,
     /// What clients may send.
@@ -154,10 +160,10 @@ impl Door {
     pub async fn handle<B: Arriving>(self: Arc<Self>, head: Parts, body: B, peer: &Peer) -> Response<Outgoing> {
         let machine = self.machine.load_full();
         let mut said = Said::read(&head.headers, &machine.forward);
-        let address = peer.address.map(|address| said.origin(address, &machine.trusted_peers));
+        let address = peer.address.map(|address| said.origin(address, &machine.proxies));
         let mut visit = Visit::begin(&head, said.request_id, address, Arc::clone(&self.sink), self.enter());
         let answered = {
-            let mut answer = pin!(self.answer(&machine, (&head, &mut said), body, &mut visit));
+            let mut answer = pin!(self.answer(&machine, (&head, &mut said, peer), body, &mut visit));
             std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Pending if self.closing.said() => Poll::Ready(Err(stopping())),
                 answered => answered,
@@ -170,14 +176,14 @@ impl Door {
     async fn answer<B: Arriving>(
         &self,
         machine: &Machine,
-        (head, said): (&Parts, &mut Said<'_>),
+        (head, said, peer): (&Parts, &mut Said<'_>, &Peer),
         body: B,
         visit: &mut Visit,
     ) -> Result<Response<Outgoing>> {
         if head.extensions.get::<FramedTwice>().is_some() {
             return Err(framed_twice());
         }
-        let target = route::find(&head.method, head.uri.path());
+        let target = route::find(&head.method, head.uri.path(), &machine.services);
         if let Ok(Target::Health) = target {
             return Ok(head::plain(StatusCode::OK, "{\"status\":\"ok\"}", visit.leave()));
         }
@@ -189,7 +195,8 @@ impl Door {
             };
             return Ok(head::plain(status, text, visit.leave()));
         }
-        let entry = Entry { machine, head, said, target: target.as_ref().ok(), visit };
+        let directory = machine.register.directory_full();
+        let entry = Entry { machine, directory: &directory, head, said, peer, target: target.as_ref().ok(), visit };
         if let Some(answer) = machine.chain.enter(entry).await? {
             return Ok(answer);
         }
@@ -197,6 +204,7 @@ impl Door {
             Target::Models => Ok(head::json(machine, route::models(machine, visit), visit.leave())),
             Target::Model(name) => Ok(head::json(machine, route::model(machine, visit, &name)?, visit.leave())),
             Target::Call(operation) => self.call(machine, said, body, operation, visit).await,
+            Target::Service(service) => self.service(machine, (head, said), body, &service, visit).await,
             Target::Health | Target::Ready => Err(Error::new(Kind::Internal, Origin::Gateway, "Answered already.")),
         }
     }
@@ -213,10 +221,48 @@ impl Door {
         let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
         visit.held = Some(held);
         visit.received = bytes.len() as u64;
+        machine.chain.body(visit, &bytes)?;
         let call = arrival::understand(bytes, arrival::envelope(said, operation), &*self.workers).await?;
         // A name nobody serves is not kept: it is the client's text, and metrics are labelled with names.
-        visit.model = machine.roster.models.get_key_value(&call.model).map(|(name, _)| name.clone());
+        let known = machine.roster.models.get(&call.model).filter(|model| !model.service);
+        visit.model = known.map(|model| model.name.clone());
         visit.stream = call.stream;
+        if known.is_none() {
+            return Err(route::unknown_model(call.model.as_str()));
+        }
+        self.pass_on(machine, said, call, visit).await
+    }
+
+    /// A request to a plain service.
+    async fn service<B: Arriving>(
+        &self,
+        machine: &Machine,
+        (head, said): (&Parts, &mut Said<'_>),
+        body: B,
+        service: &Service,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
+        visit.operation = Some(Operation::Service);
+        visit.model = Some(service.model.clone());
+        let (bytes, held) = arrival::read(said.content_length, body, &machine.limits, &self.store).await?;
+        visit.held = Some(held);
+        visit.received = bytes.len() as u64;
+        machine.chain.body(visit, &bytes)?;
+        let anybody = Caller::anonymous();
+        let caller = visit.caller.as_ref().unwrap_or(&anybody);
+        let plain = service::plain(head, service, caller, visit.address);
+        let call = arrival::plain(bytes, plain, service.model.clone(), said);
+        self.pass_on(machine, said, call, visit).await
+    }
+
+    /// Takes a call past its gates and to whoever answers it.
+    async fn pass_on(
+        &self,
+        machine: &Machine,
+        said: &Said<'_>,
+        call: Call,
+        visit: &mut Visit,
+    ) -> Result<Response<Outgoing>> {
         let known = machine.roster.models.get(&call.model);
         let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
         if !caller.terms.models.allows(&call.model) {

@@ -10,23 +10,27 @@ mod authenticate;
 pub mod cors;
 pub mod ip_filter;
 mod preprocess;
+mod verify_signature;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use kernel::fleet::Model;
 use kernel::settings::Findings;
-use kernel::{Call, Caller, Kind, Result, Terms, kind};
+use kernel::{Call, Kind, Result, Terms, kind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use tenancy::Directory;
 
+use crate::credential::{Asked, Identity};
 use crate::door::{Machine, Outgoing, Said, Target, Visit};
+use crate::listener::Peer;
 
 /// Every gate. The order is the one of a config that does not say.
-pub const KINDS: &[Kind<Row>] = &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, preprocess::KIND];
+pub const KINDS: &[Kind<Row>] =
+    &[access_log::KIND, cors::KIND, ip_filter::KIND, authenticate::KIND, verify_signature::KIND, preprocess::KIND];
 
 /// What a row of the table says beside the name.
 #[derive(Debug, Clone, Copy)]
@@ -49,18 +53,24 @@ struct After {
 enum Work {
     /// Before the body is read.
     Head(AtHead),
+    /// When all of the body is there, before it is understood.
+    Body(AtBody),
     /// When it is known what is wanted.
     Call(AtCall),
 }
 
 type AtHead = for<'a> fn(&mut Entry<'a>) -> Result<Passed<'a>>;
+type AtBody = fn(&Visit, &Bytes) -> Result<()>;
 type AtCall = fn(&Machine, &mut Visit, Call) -> Result<Call>;
 
 /// A request at the head.
 pub(crate) struct Entry<'a> {
     pub(crate) machine: &'a Machine,
+    /// Everybody, as it was when the request came.
+    pub(crate) directory: &'a Directory,
     pub(crate) head: &'a Parts,
     pub(crate) said: &'a Said<'a>,
+    pub(crate) peer: &'a Peer,
     /// What it wants; `None` where there is no such path or method.
     pub(crate) target: Option<&'a Target>,
     pub(crate) visit: &'a mut Visit,
@@ -73,8 +83,7 @@ pub(crate) enum Passed<'a> {
     /// That was all it wanted.
     Answered(Box<Response<Outgoing>>),
     /// Who it is must be asked elsewhere first.
-    #[allow(dead_code, reason = "credentials that need it come with their kinds")]
-    Asking(Pin<Box<dyn Future<Output = Result<Caller>> + Send + 'a>>),
+    Asking(Asked<'a, Identity>),
 }
 
 /// A gate's name, as configs give it.
@@ -85,6 +94,7 @@ pub struct GateName(pub String);
 /// The chain of one config.
 pub struct Chain {
     head: Vec<AtHead>,
+    body: Vec<AtBody>,
     call: Vec<AtCall>,
 }
 
@@ -99,7 +109,12 @@ impl Chain {
         };
         let at_head = |kind: &&Kind<Row>| if let Work::Head(work) = kind.build.work { Some(work) } else { None };
         let at_call = |kind: &&Kind<Row>| if let Work::Call(work) = kind.build.work { Some(work) } else { None };
-        Self { head: all.iter().filter_map(at_head).collect(), call: all.iter().filter_map(at_call).collect() }
+        let at_body = |kind: &&Kind<Row>| if let Work::Body(work) = kind.build.work { Some(work) } else { None };
+        Self {
+            head: all.iter().filter_map(at_head).collect(),
+            body: all.iter().filter_map(at_body).collect(),
+            call: all.iter().filter_map(at_call).collect(),
+        }
     }
 
     /// Takes a request past the gates at the head; an answer if one of them had it.
@@ -108,10 +123,18 @@ impl Chain {
             match gate(&mut entry)? {
                 Passed::On => {}
                 Passed::Answered(response) => return Ok(Some(*response)),
-                Passed::Asking(asked) => entry.visit.caller = Some(asked.await?),
+                Passed::Asking(asked) => {
+                    let identity = asked.await?;
+                    authenticate::seat(entry.visit, identity)?;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Takes a body past the gates that look at it as it came.
+    pub(crate) fn body(&self, visit: &Visit, body: &Bytes) -> Result<()> {
+        self.body.iter().try_for_each(|gate| gate(visit, body))
     }
 
     /// Takes a call past the others: the model's own, else the tenant's own, else the chain's.
@@ -150,6 +173,12 @@ pub fn validate(names: &[GateName], open: bool, path: &str, findings: &mut Findi
             "lets everybody in without a credential: add `authenticate`, or say `auth: none` if that is meant";
         findings.add(path, message);
     }
+    let (authenticates, verifies) = (authenticate::KIND.name, verify_signature::KIND.name);
+    if list.contains(&authenticates) && !list.contains(&verifies) {
+        let message =
+            "lets a body be swapped under a good signature: `verify_signature` must stand behind `authenticate`";
+        findings.add(path, message);
+    }
 }
 
 /// Finds what is wrong with a model's or a tenant's own list.
@@ -157,7 +186,7 @@ pub fn validate_own(names: &[Arc<str>], path: &str, findings: &mut Findings) {
     let list: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     // By the time it counts, the whole head has been passed.
     let passed: Vec<&str> =
-        KINDS.iter().filter(|kind| matches!(kind.build.work, Work::Head(_))).map(|kind| kind.name).collect();
+        KINDS.iter().filter(|kind| !matches!(kind.build.work, Work::Call(_))).map(|kind| kind.name).collect();
     check(&list, path, &passed, findings);
     for (i, name) in list.iter().enumerate() {
         if passed.contains(name) {

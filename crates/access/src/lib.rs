@@ -5,6 +5,7 @@
 //! door decides nothing about where a call goes. hyper's types stay inside `listener`.
 
 pub mod admin;
+pub mod credential;
 pub mod door;
 mod explanation;
 pub mod gate;
@@ -13,9 +14,11 @@ pub mod settings;
 
 mod announcement;
 
+pub use credential::Credentials;
+pub use door::service::{Service, Services};
 pub use door::{Door, Machine};
 pub use gate::cors::{Cors, CorsSettings};
 pub use gate::ip_filter::{IpFilter, IpFilterSettings};
 pub use gate::{Chain, GateName};
 pub use listener::{Cores, Listener};
-pub use settings::{AdminSettings, Auth, LimitSettings, ListenSettings, TlsSettings};
+pub use settings::{AdminSettings, Auth, ClientAuth, LimitSettings, ListenSettings, TlsSettings};

@@ -18,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::credential::Certificate;
+
 pub use self::cores::Cores;
 pub use self::tls::{Tls, TlsError};
 
@@ -31,6 +33,10 @@ const REST: Duration = Duration::from_millis(50);
 pub struct Peer {
     /// Its address; `None` where the system does not tell any more.
     pub address: Option<IpAddr>,
+    /// Whether it came by TLS.
+    pub secure: bool,
+    /// The certificate it showed, verified by then.
+    pub certificate: Option<Certificate>,
 }
 
 /// A connection on its way to a core.

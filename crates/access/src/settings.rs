@@ -32,6 +32,40 @@ pub struct TlsSettings {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Who signs the certificates that clients may show, PEM. Default: clients are not asked for any.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether every client must show one, or may.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// Lists of certificates that were taken back, PEM, one for each signer of certificates.
+    #[serde(default)]
+    pub client_crl: Vec<PathBuf>,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// Without one no connection is made.
+    #[default]
+    Required,
+    /// One that is shown must be genuine.
+    Optional,
+}
+
+impl TlsSettings {
+    /// What the schema cannot say.
+    pub fn validate(&self, path: &str, findings: &mut Findings) {
+        let crls = self.client_crl.iter().enumerate().map(|(i, file)| (format!("client_crl[{i}]"), file));
+        let named = [("cert".to_owned(), &self.cert), ("key".to_owned(), &self.key)];
+        let ca = self.client_ca.iter().map(|file| ("client_ca".to_owned(), file));
+        for (key, file) in named.into_iter().chain(ca).chain(crls) {
+            findings.require(file.exists(), format!("{path}.{key}"), format!("`{}` does not exist", file.display()));
+        }
+        let used = self.client_ca.is_some() || self.client_crl.is_empty();
+        findings.require(used, format!("{path}.client_crl"), "means nothing without `client_ca`");
+    }
 }
 
 /// The control plane's API.

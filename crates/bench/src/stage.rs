@@ -253,6 +253,7 @@ fn call() -> Call {
         affinity: None,
         output_max: None,
         forward: Arc::new([]),
+        plain: None,
     }
 }
 

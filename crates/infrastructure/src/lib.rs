@@ -4,5 +4,6 @@
 //! their place; they hold no business rules and know no section of the configuration by name.
 
 pub mod config;
+pub mod fetch;
 pub mod store;
 pub mod telemetry;

@@ -14,6 +14,7 @@ mod engine;
 mod failure;
 mod ledger;
 mod migrate;
+mod packed;
 mod registry;
 mod session;
 mod settings;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use kernel::store::Fault;
 use tokio::sync::OnceCell;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::connections::Connections;
 use self::engine::Engine;
@@ -78,7 +79,7 @@ impl Store {
         let times = Times { short: settings.timeout_ms.duration(), long: settings.report_timeout_ms.duration() };
         let connect = |engine: Engine, url: &str, most: u32, read_only: bool| {
             let greeting = engine.greeting(times, read_only);
-            Connections::new(url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
+            Connections::new(engine, url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
         };
         let (engine, write, read) = match &place {
             Place::Sqlite(file) => {
@@ -117,7 +118,11 @@ impl Store {
         let migrate = || async {
             // A server that is down must not hold anybody up for as long as a migration may take.
             Session::begin(&self.write, self.short("connect"), None).await?.done();
-            self.again(|| migrate::migrate(&self.write, self.engine, self.long("migrate"))).await
+            let (connections, times) = (Arc::clone(&self.write), self.times);
+            let migrate =
+                async move { again(times, || migrate::migrate(&connections, Task::new("migrate", times.long))).await };
+            // A task of its own: whoever waits for it may have to give up before a long one is through.
+            tokio::spawn(migrate).await.map_err(|_| Failure::broken("the migration was given up"))?
         };
         self.migrated.get_or_try_init(migrate).await.map(drop)
     }
@@ -132,42 +137,28 @@ impl Store {
 
     /// A connection that reads; no transaction.
     async fn reading(&self, task: Task) -> Result<Session<'_>, Failure> {
-        self.migrated().await?;
+        task.bound(self.migrated()).await?;
         Session::begin(&self.read, task, None).await
     }
 
     /// A transaction that sees all as it is at one moment.
     async fn viewing(&self, task: Task) -> Result<Session<'_>, Failure> {
-        self.migrated().await?;
+        task.bound(self.migrated()).await?;
         Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
     }
 
     /// A transaction that writes.
     async fn writing(&self, task: Task) -> Result<Session<'_>, Failure> {
-        self.migrated().await?;
+        task.bound(self.migrated()).await?;
         Session::begin(&self.write, task, Some(self.engine.begin())).await
     }
 
-    /// Does something that others can get in the way of, some times over if they do.
-    async fn again<T, F>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>> + Send,
-    {
-        for tries in 0..TRIES {
-            match work().await {
-                Err(Failure::Contended(_)) => sleep(STAND_BACK * 2_u32.pow(tries)).await,
-                other => return other,
-            }
-        }
-        work().await
-    }
-
-    /// The same, as the port says it.
+    /// Does something that others can get in the way of, some times over if they do; what it ends as, as the port says it.
     async fn persist<T, F>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        self.again(work).await.map_err(|failure| self.fault(failure))
+        again(self.times, work).await.map_err(|failure| self.fault(failure))
     }
 
     /// As the port says it, and where it was.
@@ -184,4 +175,23 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("place", &self.place).finish_non_exhaustive()
     }
+}
+
+/// Does something again while others are in the way. What began in time may end; what is begun again must end within the
+/// time somebody waits.
+async fn again<T, F>(times: Times, work: impl Fn() -> F + Send + Sync) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>> + Send,
+{
+    let until = Instant::now() + times.short;
+    let mut outcome = work().await;
+    for tries in 0..TRIES {
+        let Err(Failure::Contended(_)) = &outcome else { break };
+        sleep(STAND_BACK * 2_u32.pow(tries)).await;
+        match timeout_at(until, work()).await {
+            Ok(next) => outcome = next,
+            Err(_) => break,
+        }
+    }
+    outcome
 }

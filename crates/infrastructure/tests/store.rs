@@ -1,4 +1,5 @@
 //! The store against what every store promises, on SQLite and on a real PostgreSQL.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod places;
 
@@ -8,10 +9,32 @@ use std::sync::{Arc, Mutex};
 
 use infrastructure::store::Store;
 use kernel::store::{Fault, Ledger, Registry};
-use places::{meddle, open, settings, two_on_a_file, two_on_a_server};
+use places::{open, settings};
 use tempfile::TempDir;
 use testkit::Postgres;
 use testkit::contract::{Shared, uphold};
+
+/// Two stores on one new file, which must outlive them.
+async fn two_on_a_file() -> (TempDir, Arc<Store>, Arc<Store>) {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    // Both at once: two processes that start on an empty directory.
+    let (one, two) = tokio::join!(open("sqlite:sluice.db", home.path()), open("sqlite:sluice.db", home.path()));
+    (home, one, two)
+}
+
+/// Two stores on one database.
+async fn two_on_a_server(url: &str) -> (Arc<Store>, Arc<Store>) {
+    tokio::join!(open(url, Path::new("/")), open(url, Path::new("/")))
+}
+
+/// Runs statements past the store.
+async fn meddle(url: &str, sql: &'static str) {
+    use sqlx::Connection;
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(url).await.expect("a connection");
+    sqlx::raw_sql(sql).execute(&mut connection).await.expect("good SQL");
+    connection.close().await.expect("a goodbye");
+}
 
 /// What a version after this one may add: a table, and columns that may be NULL or have a default.
 const LATER: &str = "INSERT INTO migrations (version, name, applied) VALUES (9001, 'later', 0); \

@@ -1,4 +1,5 @@
 //! The store while its PostgreSQL is stopped, hangs, is killed or has not started yet.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod places;
 

@@ -16,6 +16,8 @@ pub enum Operation {
     Completion,
     /// Embedding vectors.
     Embedding,
+    /// Whatever a plain service behind Sluice does.
+    Service,
 }
 
 impl Operation {
@@ -25,6 +27,7 @@ impl Operation {
             Self::Chat => "chat",
             Self::Completion => "completion",
             Self::Embedding => "embedding",
+            Self::Service => "service",
         }
     }
 }
@@ -49,6 +52,21 @@ pub struct Call {
     pub output_max: Option<Tokens>,
     /// Request headers a provider may see, on the door's allow-list, as (lower-case name, value).
     pub forward: Arc<[(&'static str, Bytes)]>,
+    /// The request's head, where it goes to a plain service as it is.
+    pub plain: Option<Arc<Plain>>,
+}
+
+/// The head of a request that is passed on as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plain {
+    /// The method.
+    pub method: Bytes,
+    /// Path and query.
+    pub target: Bytes,
+    /// Headers, lower-case, without those that are between two neighbours only.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// Whether it may be sent again when it is not known what became of it.
+    pub repeatable: bool,
 }
 
 /// A request body as it came, and the places in it that may be edited. Byte ranges index `bytes`.

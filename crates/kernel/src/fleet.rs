@@ -34,6 +34,8 @@ pub struct Model {
     pub priority: Option<Priority>,
     /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
     pub middleware: Option<Arc<[Arc<str>]>>,
+    /// Whether it is no model but a plain service: reached by its path, and not by its name.
+    pub service: bool,
 }
 
 /// One version of a model, with its instances.

@@ -11,6 +11,7 @@ pub mod core;
 pub mod ctx;
 pub mod error;
 pub mod explain;
+pub mod fetch;
 pub mod fleet;
 pub mod health;
 pub mod ids;
@@ -30,7 +31,7 @@ pub mod time;
 pub mod usage;
 pub mod work;
 
-pub use call::{Attempt, Call, Operation, Payload, Placed};
+pub use call::{Attempt, Call, Operation, Payload, Placed, Plain};
 pub use caller::{Caller, Priority, Terms};
 pub use contract::{Allow, Billing, Budget, CredentialKind, Limits, Network, Origins, Price, Scope};
 pub use ctx::Ctx;

@@ -33,8 +33,10 @@ pub struct Head {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// Piece by piece.
+    /// Piece by piece, as server-sent events.
     Stream(Box<dyn Deltas>),
+    /// Piece by piece, whatever it is: nothing is put in between, and a break is a break of the connection.
+    Flow(Box<dyn Deltas>),
 }
 
 /// One piece of a streamed answer.
@@ -69,7 +71,7 @@ impl Reply {
     pub fn holding(mut self, guard: impl Send + 'static) -> Self {
         match self.body {
             Body::Whole(_) => drop(guard),
-            Body::Stream(_) => self.held.push(Box::new(guard)),
+            Body::Stream(_) | Body::Flow(_) => self.held.push(Box::new(guard)),
         }
         self
     }

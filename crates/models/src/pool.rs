@@ -61,12 +61,14 @@ impl Pool {
     /// Sends a request over an idle connection, or a new one, and waits for the head of the answer.
     ///
     /// An idle connection may have been closed by the backend just as we wrote to it. That costs the client
-    /// nothing: the request goes out once more on a new connection. `request` is therefore a maker.
+    /// nothing: the request goes out once more on a new connection, where it is `repeatable`. `request` is therefore
+    /// a maker.
     pub(crate) async fn send(
         &self,
         limits: Limits,
         connect_within: Duration,
         now: Moment,
+        repeatable: bool,
         request: impl Fn() -> http::Request<Outbound>,
     ) -> Result<Answered, Failure> {
         while let Some(mut connection) = self.take(limits, now) {
@@ -75,7 +77,7 @@ impl Pool {
             }
             self.reused.fetch_add(1, Ordering::Relaxed);
             match connection.send(request()).await {
-                Err(Failure::Broken(_)) if Moment::now().since(now) < STALE_WITHIN => break,
+                Err(Failure::Broken(_)) if repeatable && Moment::now().since(now) < STALE_WITHIN => break,
                 result => return result,
             }
         }

@@ -1,9 +1,10 @@
 //! The languages backends speak. One file and one row per provider.
 
 mod openai;
+mod service;
 mod sim;
 
-use kernel::{Ctx, Kind, Placed, Serving};
+use kernel::{Ctx, Kind, Placed, Serving, kind};
 
 use crate::instance::Instance;
 use crate::settings::{InstanceSettings, ModelSettings};
@@ -28,3 +29,12 @@ pub const KINDS: &[Kind<Row>] = &[openai::KIND, sim::KIND];
 
 /// What a model gets that names none.
 pub(crate) const DEFAULT: Kind<Row> = openai::KIND;
+
+/// What plain services have; no model can name it.
+pub(crate) const SERVICE: Kind<Row> = service::KIND;
+
+/// The row of this name.
+pub(crate) fn named(name: &str) -> Kind<Row> {
+    let own = (name == SERVICE.name).then_some(SERVICE);
+    own.or_else(|| kind::find(KINDS, name).copied()).unwrap_or(DEFAULT)
+}

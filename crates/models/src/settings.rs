@@ -15,11 +15,13 @@ mod adaptive;
 mod health;
 mod load;
 mod nodes;
+mod service;
 
 pub use adaptive::AdaptiveSettings;
 pub use health::{BreakerSettings, HealthSettings};
 pub use load::LoadSettings;
 pub use nodes::{Needs, NodeSettings};
+pub use service::ServiceSettings;
 
 /// One model. The short form gives `endpoint` and has one version with one instance; the long form lists
 /// `versions`.

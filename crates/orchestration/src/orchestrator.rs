@@ -158,6 +158,7 @@ mod tests {
             retry_min: 3,
             priority: None,
             middleware: None,
+            service: false,
         };
         let roster = Roster { models: [(model.name.clone(), Arc::new(model))].into() };
         let fake = Arc::new(Fake { failing, asked: Mutex::default() });
@@ -189,6 +190,7 @@ mod tests {
             affinity: Some(0),
             output_max: None,
             forward: Arc::new([]),
+            plain: None,
         };
         let result = orchestrator.serve(&Ctx::new(facts), call).await;
         let asked = fake.asked.lock().unwrap().clone();

@@ -362,6 +362,7 @@ mod tests {
             affinity: None,
             output_max: None,
             forward: Arc::new([]),
+            plain: None,
         };
         Attempt { call, deployment: Arc::new(deployment), tried: Vec::new(), deadline: Moment::now() + within }
     }
@@ -382,6 +383,7 @@ mod tests {
             retry_min: 0,
             priority: None,
             middleware: None,
+            service: false,
         };
         roster.models.insert(ModelName::new("m"), Arc::new(model));
         let next: Arc<dyn Serve<Placed>> = fake.clone();

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use access::{Chain, Cors, IpFilter, Machine};
+use access::{Chain, Cors, Credentials, IpFilter, Machine};
 use kernel::Network;
+use kernel::fetch::Fetch;
 use kernel::fleet::Roster;
 use kernel::health::Readiness;
 use kernel::settings::Secret;
@@ -19,11 +20,12 @@ use tenancy::Register;
 
 use crate::config::Loaded;
 
-/// What outlives configs: slots, health and connections of instances; calls that wait.
+/// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys, nonces.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
+    pub(crate) credentials: Arc<access::credential::State>,
 }
 
 /// The stages that somebody must look after while they run.
@@ -42,9 +44,10 @@ pub(crate) fn assemble(
     state: &State,
     register: &Arc<Register>,
     admin_token: Option<Secret>,
+    fetch: &Arc<dyn Fetch>,
 ) -> (Machine, Stages) {
     let config = &loaded.config;
-    let fleet = Arc::new(Fleet::new(&config.models, &config.nodes, &state.fleet));
+    let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
     let core = Arc::new(Orchestrator::new(&roster, scheduler.clone()));
@@ -56,9 +59,17 @@ pub(crate) fn assemble(
         register: Arc::clone(register),
         auth: config.auth,
         chain: Chain::new(config.middleware.as_deref()),
+        services: config.doors(&mut |_, _| {}),
         cors: config.cors.as_ref().map(Cors::new),
         ip_filter: IpFilter::new(&config.ip_filter),
-        trusted_peers: config.trusted_peers.iter().filter_map(|text| Network::parse(text)).collect(),
+        proxies: config.proxies.iter().chain(&config.trusted_peers).filter_map(|text| Network::parse(text)).collect(),
+        credentials: Credentials::new(
+            &config.issuers,
+            config.introspection.as_ref(),
+            &config.trusted_peers,
+            &state.credentials,
+            fetch,
+        ),
         readiness: Arc::clone(&fleet) as Arc<dyn Readiness>,
         limits: config.limits.clone(),
         admin_token,

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Invoice(InvoiceArgs),
     /// Show balances, and move money
     Balance(BalanceArgs),
+    /// Sign a request, and print the headers that show it
+    Sign(SignArgs),
     /// Print shell completions
     Completions {
         /// Which shell
@@ -121,6 +123,41 @@ pub(crate) struct SimArgs {
     pub(crate) seed: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SignArgs {
+    /// The key's id
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) key_id: String,
+    /// A file that holds the signing secret
+    #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// The variable that holds the signing secret
+    #[arg(long, value_name = "NAME", default_value = "SLUICE_SIGNING_SECRET")]
+    pub(crate) secret_env: String,
+    /// The method, as in POST
+    pub(crate) method: String,
+    /// The whole URL
+    pub(crate) url: String,
+    /// A file with the body; `-` reads it from the standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) body: Option<PathBuf>,
+    /// For how many seconds the signature is good, up to 300
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) lifetime: i64,
+    /// When it was made, in seconds since 1970; by default now
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) created: Option<i64>,
+    /// A text never used before with this key; by default one is made
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) nonce: Option<String>,
+    /// Print a whole curl command
+    #[arg(long)]
+    pub(crate) curl: bool,
+    /// Print the text that is signed, to compare with another signer's
+    #[arg(long, conflicts_with = "curl")]
+    pub(crate) base: bool,
+}
+
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
@@ -135,6 +172,7 @@ impl Command {
             Self::Usage(args) => command::usage::run(&args),
             Self::Invoice(args) => command::invoice::run(&args),
             Self::Balance(args) => command::balance::run(&args),
+            Self::Sign(args) => command::sign::run(&args),
             Self::Completions { shell } => Ok(command::completions::run(shell)),
         }
     }

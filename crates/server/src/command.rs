@@ -10,6 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod price;
 pub(crate) mod schema;
 mod settings;
+pub(crate) mod sign;
 pub(crate) mod sim;
 mod table;
 pub(crate) mod tenant;

@@ -4,14 +4,18 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use access::{AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, gate};
+use access::credential::{IntrospectionSettings, IssuerSettings};
+use access::{
+    AdminSettings, Auth, CorsSettings, GateName, IpFilterSettings, LimitSettings, ListenSettings, Service, Services,
+    gate,
+};
 use infrastructure::config::{Document, Faults};
 use infrastructure::store::StorageSettings;
 use infrastructure::telemetry;
-use kernel::Price;
 use kernel::settings::{Findings, Millis};
+use kernel::{ModelName, Price};
 use models::ModelSettings;
-use models::settings::NodeSettings;
+use models::settings::{NodeSettings, ServiceSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tenancy::{Declared, PlanSettings, TenantSettings, register};
@@ -39,11 +43,20 @@ pub(crate) struct Config {
     /// Who may come in, by address.
     pub(crate) ip_filter: IpFilterSettings,
     /// Addresses of proxies whose `x-forwarded-for` counts, as in `10.0.0.0/8`.
+    pub(crate) proxies: Vec<String>,
+    /// Addresses of services of ours whose `x-tenant-id` counts without any credential, as in `10.0.0.7`: whoever can
+    /// send from there can be any tenant. Their `x-forwarded-for` counts too.
     pub(crate) trusted_peers: Vec<String>,
+    /// How the issuers that tenants trust are asked for their keys.
+    pub(crate) issuers: IssuerSettings,
+    /// An authorization server to ask about tokens that say nothing themselves.
+    pub(crate) introspection: Option<IntrospectionSettings>,
     /// What clients may send.
     pub(crate) limits: LimitSettings,
     /// The models, with the backends that answer for them.
     pub(crate) models: Vec<ModelSettings>,
+    /// Plain HTTP services behind the same door.
+    pub(crate) services: Vec<ServiceSettings>,
     /// The machines that instances are on, and what they have.
     pub(crate) nodes: Vec<NodeSettings>,
     /// Who runs next, and who waits how long.
@@ -128,13 +141,34 @@ impl Config {
         self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
     }
 
+    /// The models and, as if they were some, the services.
+    pub(crate) fn all_models(&self) -> Vec<ModelSettings> {
+        self.models.iter().cloned().chain(self.services.iter().map(ServiceSettings::as_model)).collect()
+    }
+
+    /// The services by path; what is wrong with a path is told with the service's place.
+    pub(crate) fn doors(&self, wrong: &mut dyn FnMut(usize, String)) -> Services {
+        let mut doors = Services::default();
+        for (i, service) in self.services.iter().enumerate() {
+            let methods = service.methods.iter().filter_map(|method| method.parse().ok()).collect();
+            let model = ModelName::new(service.model_name());
+            let door = Service { model, methods, pass_credentials: service.pass_credentials };
+            if let Err(message) = doors.add(&service.path, door) {
+                wrong(i, message);
+            }
+        }
+        doors
+    }
+
     fn validate_chain(&self, findings: &mut Findings) {
         if let Some(names) = &self.middleware {
             gate::validate(names, self.open(), "middleware", findings);
         }
         let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
+        let of_services = self.services.iter().map(|service| &service.middleware).enumerate();
         let of_tenants = self.tenants.iter().map(|tenant| &tenant.middleware).enumerate();
-        for (kind, (i, own)) in of_models.map(|own| ("models", own)).chain(of_tenants.map(|own| ("tenants", own))) {
+        let all = of_models.map(|own| ("models", own)).chain(of_services.map(|own| ("services", own)));
+        for (kind, (i, own)) in all.chain(of_tenants.map(|own| ("tenants", own))) {
             if let Some(names) = own {
                 gate::validate_own(names, &format!("{kind}[{i}].middleware"), findings);
             }
@@ -143,11 +177,15 @@ impl Config {
             cors.validate("cors", findings);
         }
         self.ip_filter.validate("ip_filter", findings);
+        gate::ip_filter::networks(&self.proxies, "proxies", findings);
         gate::ip_filter::networks(&self.trusted_peers, "trusted_peers", findings);
     }
 
     fn has_keys(&self) -> bool {
-        self.tenants.iter().any(|tenant| !tenant.keys.is_empty())
+        let any = |tenant: &TenantSettings| {
+            !tenant.keys.is_empty() || !tenant.jwt.is_empty() || !tenant.certificates.is_empty()
+        };
+        self.tenants.iter().any(any)
     }
 
     /// What the config declares for the register.
@@ -170,16 +208,24 @@ impl Config {
         self.scheduling.validate("scheduling", &tenants, findings);
         NodeSettings::validate_all(&self.nodes, &self.models, findings);
         findings.require(self.listen.threads != Some(0), "listen.threads", "must be at least 1");
-        findings.require(!self.models.is_empty(), "models", "is empty: name at least one model");
+        let served = !self.models.is_empty() || !self.services.is_empty();
+        findings.require(served, "models", "is empty: name at least one model, or a service under `services`");
         let mut names = HashSet::new();
         for (i, model) in self.models.iter().enumerate() {
             model.validate(&format!("models[{i}]"), findings);
             findings.require(
-                names.insert(&model.model_name),
+                names.insert(model.model_name.clone()),
                 format!("models[{i}].model_name"),
                 format!("`{}` is listed twice", model.model_name),
             );
         }
+        for (i, service) in self.services.iter().enumerate() {
+            let path = format!("services[{i}]");
+            service.validate(&path, findings);
+            let (name, other) = (service.model_name(), "names a service that is there already: give it another `name`");
+            findings.require(names.insert(name), format!("{path}.name"), other);
+        }
+        self.doors(&mut |i, message| findings.add(format!("services[{i}].path"), message));
         let mut plans = HashSet::new();
         for (i, plan) in self.plans.iter().enumerate() {
             plan.validate(&format!("plans[{i}]"), &mut plans, findings);
@@ -188,13 +234,22 @@ impl Config {
             register::validate_price(price, &format!("prices[{i}]"), findings);
         }
         self.storage.validate("storage", data_dir, findings);
+        self.issuers.validate("issuers", findings);
+        if let Some(introspection) = &self.introspection {
+            introspection.validate("introspection", findings);
+        }
+        tenancy::identity::validate_all(&self.tenants, "tenants", findings);
+        let shown = self.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let mut ids = HashSet::new();
         for (i, tenant) in self.tenants.iter().enumerate() {
             tenant.validate(&format!("tenants[{i}]"), &self.plans, &mut ids, findings);
+            let keys = tenant.keys.iter().all(|key| key.certificates.is_empty());
+            let used = (keys && tenant.certificates.is_empty()) || shown;
+            let message = "means nothing without `listen.tls.client_ca`: clients are not asked for certificates";
+            findings.require(used, format!("tenants[{i}].certificates"), message);
         }
         if let Some(tls) = &self.listen.tls {
-            findings.require(tls.cert.exists(), "listen.tls.cert", format!("`{}` does not exist", tls.cert.display()));
-            findings.require(tls.key.exists(), "listen.tls.key", format!("`{}` does not exist", tls.key.display()));
+            tls.validate("listen.tls", findings);
         }
     }
 }

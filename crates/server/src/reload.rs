@@ -9,6 +9,7 @@ use access::{Cores, Door};
 use arc_swap::ArcSwap;
 use infrastructure::config::Watch;
 use infrastructure::telemetry::Metrics;
+use kernel::fetch::Fetch;
 use kernel::sight::Gauges;
 use scheduling::Pool;
 use tenancy::Register;
@@ -31,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) register: Arc<Register>,
     pub(crate) data_dir: PathBuf,
+    /// Asks issuers and authorization servers.
+    pub(crate) fetch: Arc<dyn Fetch>,
     pub(crate) listen: Listen,
 }
 
@@ -90,6 +93,14 @@ impl Running {
         }
     }
 
+    /// Has the keys of every issuer that a tenant trusts in good time.
+    pub(crate) async fn keep_keys(&self) {
+        let keys = Arc::clone(&self.state.credentials);
+        let (door, register) = (&self.door, &self.register);
+        let issuers = || register.directory().identities().issuers().map(Into::into).collect();
+        keys.look_after(Arc::clone(&self.fetch), || door.machine().credentials.issuers().clone(), issuers).await;
+    }
+
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
         let loaded = Config::load(path, &self.listen, &self.data_dir).map_err(|faults| anyhow::anyhow!("{faults}"))?;
@@ -108,7 +119,7 @@ impl Running {
             }
         }
         let admin_token = environment::admin_token(loaded.config.admin.token.as_ref(), &self.data_dir);
-        let (machine, stages) = assemble(&loaded, generation, &self.state, &self.register, admin_token);
+        let (machine, stages) = assemble(&loaded, generation, &self.state, &self.register, admin_token, &self.fetch);
         self.register.declare(loaded.config.declared());
         self.stages.load().fleet.unwatch();
         stages.fleet.watch();

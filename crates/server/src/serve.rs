@@ -8,7 +8,9 @@ use access::listener::Tls;
 use access::{Cores, Door, Listener, admin};
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use infrastructure::fetch::Fetcher;
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
+use kernel::fetch::Fetch;
 use scheduling::Pool;
 use tenancy::invoice::Books;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +47,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let state = State::default();
     let (store, register) = enrolment::open(config, &args.data_dir).await?;
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
-    let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token);
+    let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::new(config.issuers.ca.as_deref()).context("issuers.ca")?);
+    let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token, &fetch);
 
     let (machine_has_token, open) = (machine.admin_token.is_some(), machine.open());
 
@@ -81,6 +84,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         metrics,
         register,
         data_dir: args.data_dir.clone(),
+        fetch,
         listen: args.listen(),
     });
     live.get_or_init(|| Arc::downgrade(&running));
@@ -147,6 +151,13 @@ fn look_after(running: &Arc<Running>, tasks: &mut tokio::task::JoinSet<std::io::
         core.spawn(async move { fleet.warm().await });
     }
     tasks.spawn(Arc::clone(&running.register).run());
+    tasks.spawn({
+        let running = Arc::clone(running);
+        async move {
+            running.keep_keys().await;
+            Ok(())
+        }
+    });
     let running = Arc::clone(running);
     tasks.spawn(async move {
         loop {

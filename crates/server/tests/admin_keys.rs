@@ -140,6 +140,9 @@ async fn a_tenant_manages_its_own_keys_and_nothing_else() {
     ] {
         assert_eq!(console.send(method, path, admin, body).await.status(), 403, "{method} {path}");
     }
+    let named = r#"{"name":"x","certificates":[{"san":"spiffe://example.org/somebody"}]}"#;
+    let refused = console.send("POST", KEYS, admin, named).await;
+    assert_eq!((refused.status(), &refused.json()["error"]["field"]), (403, &json!("certificates")));
     console.made("PATCH", "/admin/v1/tenants/acme", json!({ "suspended": true })).await;
     assert_eq!(console.send("GET", KEYS, admin, "").await.status(), 403, "not while it is suspended");
 }

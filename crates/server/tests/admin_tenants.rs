@@ -89,6 +89,25 @@ async fn what_is_wrong_is_named_with_its_field_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn nobody_is_given_what_stands_for_somebody_else() {
+    let console = Console::start("").await;
+    let san = json!([{ "san": "spiffe://example.org/training" }]);
+    let jwt = json!({ "issuer": "https://idp.example.org", "audience": "sluice" });
+    console.made("POST", TENANTS, json!({ "id": "one", "certificates": san, "jwt": jwt })).await;
+    console.made("PATCH", "/admin/v1/tenants/one", json!({ "certificates": san })).await;
+    for (body, field) in
+        [(json!({ "id": "two", "certificates": san }), "certificates"), (json!({ "id": "two", "jwt": jwt }), "jwt")]
+    {
+        let (status, code, named, _) = console.refused("POST", TENANTS, body).await;
+        assert_eq!((status, code.as_str(), named.as_str()), (409, "taken", field));
+    }
+    console.made("POST", TENANTS, json!({ "id": "two" })).await;
+    let (status, _, field, _) =
+        console.refused("POST", "/admin/v1/tenants/two/keys", json!({ "name": "k", "certificates": san })).await;
+    assert_eq!((status, field.as_str()), (409, "certificates"));
+}
+
+#[tokio::test]
 async fn a_change_on_top_of_somebody_elses_is_refused() {
     let console = Console::start("").await;
     let made = console.made("POST", TENANTS, json!({ "id": "acme", "limits": { "rps": 5 } })).await;

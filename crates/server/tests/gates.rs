@@ -77,7 +77,7 @@ async fn a_page_of_a_listed_origin_is_let_in_and_told_so_even_when_refused() {
 #[tokio::test]
 async fn addresses_are_kept_out_by_the_filter_and_by_a_keys_networks() {
     let backend = backend();
-    let more = "ip_filter: { deny: [ 198.51.100.0/24 ] }\ntrusted_peers: [ 127.0.0.0/8 ]\n";
+    let more = "ip_filter: { deny: [ 198.51.100.0/24 ] }\nproxies: [ 127.0.0.0/8 ]\n";
     let text = config(&backend.url(), "", more).replace("name: k,", "name: k, networks: [ 192.0.2.0/24 ],");
     let sluice = Sluice::start(text).await;
     let from = async |address: &str| send(&sluice, &[("x-forwarded-for", address)], BODY).await;
@@ -125,10 +125,10 @@ async fn what_is_not_in_the_chain_does_not_happen_and_a_reload_changes_it() {
     let backend = backend();
     let with =
         |list: &str| config(&backend.url(), ", preprocess: { max_tokens: 5 }", &format!("middleware: [ {list} ]\n"));
-    let sluice = Sluice::start(with("authenticate")).await;
+    let sluice = Sluice::start(with("authenticate, verify_signature")).await;
     assert_eq!(send(&sluice, &[("x-request-id", "quiet")], BODY).await.status(), 200);
     assert!(backend.last_request().json().get("max_tokens").is_none());
-    sluice.rewrite_config(&with("access_log, authenticate, preprocess"));
+    sluice.rewrite_config(&with("access_log, authenticate, verify_signature, preprocess"));
     let in_force = |sluice: &Sluice| sluice.stderr().contains("config reloaded");
     assert!(eventually(SOON, || in_force(&sluice)).await);
     assert_eq!(send(&sluice, &[("x-request-id", "loud")], BODY).await.status(), 200);

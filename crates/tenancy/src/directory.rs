@@ -9,6 +9,7 @@ use kernel::{Budget, Limits, Network, Priority, Scope, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{self, CertificateName, JwtSettings};
 use crate::key::{self, KEY_MAX, KEY_MIN};
 use crate::{PlanSettings, plan, when};
 
@@ -44,6 +45,14 @@ pub struct TenantSettings {
     /// How much it may spend, beside its plan's budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
+    /// The issuer whose tokens its callers may show; or a list of several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "identity::one_or_many")]
+    #[schemars(with = "identity::OneOrMany")]
+    pub jwt: Vec<JwtSettings>,
+    /// Client certificates that stand for it, by a name in them or by fingerprint. Which ones are genuine says
+    /// `listen.tls.client_ca`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateName>,
     /// Its keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeySettings>,
@@ -88,6 +97,9 @@ pub struct KeySettings {
     /// Whether requests with it must be signed: the key alone is not let in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signed: bool,
+    /// Client certificates that stand for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateName>,
 }
 
 impl TenantSettings {
@@ -103,6 +115,10 @@ impl TenantSettings {
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::model_limits(&self.model_limits, path, findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
+        for (i, jwt) in self.jwt.iter().enumerate() {
+            jwt.validate(&format!("{path}.jwt[{i}]"), findings);
+        }
+        certificates(&self.certificates, path, findings);
         for (i, key) in self.keys.iter().enumerate() {
             let path = format!("{path}.keys[{i}]");
             key.validate(&path, findings);
@@ -138,6 +154,7 @@ impl KeySettings {
         networks(&self.networks, &format!("{path}.networks"), findings);
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
+        certificates(&self.certificates, path, findings);
         let named = self.scopes.as_ref().is_none_or(|scopes| !scopes.is_empty());
         findings.require(named, format!("{path}.scopes"), "is empty: leave it out, or name at least one scope");
         let fits = self.expires.is_none() || self.expiry().is_some();
@@ -147,6 +164,12 @@ impl KeySettings {
     /// From when on it is refused; `None`: never.
     pub fn expiry(&self) -> Option<Timestamp> {
         when::read(self.expires.as_ref()?)
+    }
+}
+
+fn certificates(list: &[CertificateName], path: &str, findings: &mut Findings) {
+    for (i, name) in list.iter().enumerate() {
+        name.validate(&format!("{path}.certificates[{i}]"), findings);
     }
 }
 

@@ -44,6 +44,11 @@ impl NewKey {
     }
 }
 
+/// Whether a text is, or was meant to be, a key made here.
+pub fn is_ours(key: &str) -> bool {
+    key.starts_with(PREFIX)
+}
+
 /// Whether a text has the form of one of our keys but a wrong check sum: mistyped or cut off.
 pub fn mistyped(key: &str) -> bool {
     let Some(rest) = key.strip_prefix(PREFIX) else { return false };

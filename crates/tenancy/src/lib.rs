@@ -3,6 +3,7 @@
 pub mod balance;
 mod csv;
 pub mod directory;
+pub mod identity;
 pub mod invoice;
 mod keep;
 pub mod key;
@@ -16,6 +17,7 @@ pub mod shape;
 pub mod when;
 
 pub use directory::{KeySettings, TenantSettings};
+pub use identity::{CertificateName, Identities, JwtSettings};
 pub use keep::keep;
 pub use key::NewKey;
 pub use pepper::Pepper;

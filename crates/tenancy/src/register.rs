@@ -14,6 +14,8 @@ mod prices;
 mod reconcile;
 mod seed;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::path::PathBuf;
@@ -117,6 +119,11 @@ impl Register {
     /// Everybody, at this moment.
     pub fn directory(&self) -> arc_swap::Guard<Arc<Directory>> {
         self.directory.load()
+    }
+
+    /// The same, for those who keep it over a wait.
+    pub fn directory_full(&self) -> Arc<Directory> {
+        self.directory.load_full()
     }
 
     /// The caller a key belongs to.

@@ -27,11 +27,14 @@ impl<T: Registry + Ledger> Books for T {}
 /// A store as a claim is given it.
 pub type Shared = Arc<dyn Books>;
 
+/// A claim being checked: it panics if it does not hold.
+type Checking = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One claim.
 pub struct Claim {
     /// What is claimed, in words joined by `_`.
     pub name: &'static str,
-    check: fn(Shared, Shared) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    check: fn(Shared, Shared) -> Checking,
 }
 
 macro_rules! claims {

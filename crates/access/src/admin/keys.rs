@@ -108,6 +108,8 @@ struct Facts {
 struct Secret {
     /// The whole key. It is shown only here.
     key: String,
+    /// What requests with it are signed with, where they are to be signed. It is shown only here.
+    signing_secret: String,
     /// Where a key was rotated: until when the old one goes on.
     old_expires: Option<String>,
 }
@@ -149,6 +151,7 @@ fn list(plane: Arc<Plane>, asked: Asked) -> Answering {
 
 fn make(plane: Arc<Plane>, asked: Asked) -> Answering {
     Box::pin(async move {
+        may_name(&asked)?;
         let made = plane.register.make_key(&asked.tenant(), asked.body()?).await?;
         asked.tell("key made", made.row.tenant.as_str(), made.row.id.as_str());
         Ok((StatusCode::CREATED, Json(with_key(&made, None)?)).into_response())
@@ -164,6 +167,7 @@ fn show(plane: Arc<Plane>, asked: Asked) -> Answering {
 
 fn change(plane: Arc<Plane>, asked: Asked) -> Answering {
     Box::pin(async move {
+        may_name(&asked)?;
         let row = plane.register.change_key(&asked.tenant(), &id(&asked), asked.object()?).await?;
         asked.tell("key changed", row.tenant.as_str(), row.id.as_str());
         Ok(Json(shown(&row)?).into_response())
@@ -188,13 +192,26 @@ fn revoke(plane: Arc<Plane>, asked: Asked) -> Answering {
     })
 }
 
+/// Which certificates stand for whom says the operator: a tenant could name another's.
+fn may_name(asked: &Asked) -> Result<(), Refusal> {
+    let named = asked.object()?.get("certificates").is_some_and(|names| !names.is_null());
+    if asked.only().is_none() || !named {
+        return Ok(());
+    }
+    Err(Refusal {
+        field: Some("certificates".into()),
+        ..Refusal::new(StatusCode::FORBIDDEN, "forbidden", "Only an operator may say for whom a certificate stands.")
+    })
+}
+
 fn id(asked: &Asked) -> KeyId {
     KeyId::new(asked.parameter("key"))
 }
 
 fn with_key(made: &MadeKey, old: Option<&KeyRow>) -> Result<Value, Refusal> {
     let old_expires = old.and_then(|old| old.expires).map(when::text);
-    Ok(schema::with(fields(&made.row)?, &Secret { key: made.key.expose().to_owned(), old_expires }))
+    let (key, signing_secret) = (made.key.expose().to_owned(), made.signing_secret.expose().to_owned());
+    Ok(schema::with(fields(&made.row)?, &Secret { key, signing_secret, old_expires }))
 }
 
 fn shown(row: &KeyRow) -> Result<Value, Refusal> {

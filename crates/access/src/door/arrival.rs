@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use kernel::error::Kind;
 use kernel::work::Workers;
-use kernel::{Call, Caller, Error, Operation, Origin, Priority, Result, random};
+use kernel::{Call, Caller, Error, ModelName, Operation, Origin, Payload, Plain, Priority, Result, random};
 use tokio::sync::oneshot;
 use wire::openai::request::Envelope;
 
@@ -143,6 +143,22 @@ pub(super) async fn understand(bytes: Bytes, envelope: Envelope, workers: &dyn W
 pub(super) fn envelope(said: &mut Said<'_>, operation: Operation) -> Envelope {
     let session = said.session_id.map(|value| random::hash(value.as_bytes()));
     Envelope { operation, session, forward: said.take_forward() }
+}
+
+/// A request to a plain service as a call: nothing of its body is read.
+pub(super) fn plain(bytes: Bytes, plain: Plain, model: ModelName, said: &Said<'_>) -> Call {
+    let payload = Payload { bytes, model: 0..0, prompt: 0..0, tools: 0..0, force_usage: None, blocks: OnceLock::new() };
+    Call {
+        model,
+        operation: Operation::Service,
+        stream: false,
+        wants_usage: false,
+        payload: Arc::new(payload),
+        affinity: said.session_id.map(|value| random::hash(value.as_bytes())),
+        output_max: None,
+        forward: Arc::new([]),
+        plain: Some(Arc::new(plain)),
+    }
 }
 
 /// `x-sluice-deadline-ms`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use kernel::error::Kind;
 use kernel::{Body, Error, Journal, Outcome, Reply};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Machine, Outgoing, Visit};
 use crate::announcement::Announcement;
-use crate::explanation;
+use crate::{credential, explanation};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("x-sluice-model");
@@ -31,7 +31,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<Announcement>) -> Response<Outgoing> {
     let (head, body, held) = reply.into_parts();
     let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(CONTENT_TYPE, value(head.content_type).unwrap_or(JSON));
+    headers.extend(value(head.content_type).map(|kind| (CONTENT_TYPE, kind)));
     for (name, field) in head.fields {
         if let (Ok(name), Some(field)) = (HeaderName::from_bytes(&name), value(field)) {
             headers.append(name, field);
@@ -42,6 +42,10 @@ pub(super) fn reply(machine: &Machine, reply: Reply, visit: Visit, closing: Arc<
     let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
     let body = match body {
         Body::Whole(bytes) => Outgoing::whole(bytes, status.as_u16(), Outcome::Answered, visit),
+        Body::Flow(deltas) => {
+            let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+            Outgoing::flow(deltas, held, (status.as_u16(), length), visit, closing)
+        }
         Body::Stream(deltas) => {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(BUFFERING, HeaderValue::from_static("no"));
@@ -71,7 +75,7 @@ pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Resp
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
     match error.kind {
-        Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Kind::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, credential::challenge(error))),
         Kind::WrongMethod => drop(HeaderValue::from_str(&error.cause).map(|allowed| headers.insert(ALLOW, allowed))),
         // Part of the body may still be on its way: the connection cannot be used again.
         Kind::TooLarge | Kind::SlowRequest | Kind::Invalid

@@ -1,8 +1,8 @@
 //! The bodies of answers, and with them the end of the visit.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,7 +29,21 @@ pub struct Outgoing(State);
 enum State {
     Whole(Bytes),
     Stream(Box<Streaming>),
+    Flow(Box<Flowing>),
     Over,
+}
+
+/// Whatever a service answers, as it comes.
+struct Flowing {
+    deltas: Box<dyn Deltas>,
+    /// Dropped after the deltas.
+    held: Vec<Box<dyn Any + Send>>,
+    /// Said when it must end. Whoever polls it is woken then.
+    closing: Arc<Announcement>,
+    status: u16,
+    /// How long it is, where its head says so: nobody asks for more then.
+    length: Option<u64>,
+    visit: Visit,
 }
 
 struct Streaming {
@@ -71,14 +85,42 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// An answer that is passed on as it comes. Where it breaks off, so does the connection: nothing else would tell the
+    /// client that it has not got all of it.
+    pub(super) fn flow(
+        deltas: Box<dyn Deltas>,
+        held: Vec<Box<dyn Any + Send>>,
+        (status, length): (u16, Option<u64>),
+        visit: Visit,
+        closing: Arc<Announcement>,
+    ) -> Self {
+        Self(State::Flow(Box::new(Flowing { deltas, held, closing, status, length, visit })))
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let frame = match std::mem::replace(&mut self.0, State::Over) {
             State::Over => None,
             State::Whole(bytes) => (!bytes.is_empty()).then_some(bytes),
+            State::Flow(mut flowing) => match flowing.poll(cx) {
+                Poll::Pending => {
+                    self.0 = State::Flow(flowing);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok((bytes, more)))) => {
+                    if more {
+                        self.0 = State::Flow(flowing);
+                    }
+                    Some(bytes)
+                }
+                Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
+                Poll::Ready(None) => None,
+            },
             State::Stream(mut streaming) => match streaming.poll(cx) {
                 Poll::Pending => {
                     self.0 = State::Stream(streaming);
@@ -103,7 +145,7 @@ impl Body for Outgoing {
         match &self.0 {
             State::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             State::Over => SizeHint::with_exact(0),
-            State::Stream(_) => SizeHint::default(),
+            State::Stream(_) | State::Flow(_) => SizeHint::default(),
         }
     }
 }
@@ -151,6 +193,51 @@ impl Streaming {
         self.deltas = Box::new(Ended);
         self._held.clear();
         self.visit.finish(200, outcome);
+    }
+}
+
+impl Flowing {
+    /// The next bytes, and whether there may be more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<(Bytes, bool)>>> {
+        match self.deltas.poll_next(cx) {
+            Poll::Ready(Some(Ok(Delta { bytes, .. }))) => {
+                self.visit.sent += bytes.len() as u64;
+                let more = self.length.is_none_or(|length| self.visit.sent < length);
+                if !more {
+                    // Asked once more, the backend's side sees its end and can give its connection back.
+                    let _ = self.deltas.poll_next(cx);
+                    self.end(Outcome::Answered);
+                }
+                Poll::Ready(Some(Ok((bytes, more))))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.break_off(&error)))),
+            Poll::Ready(None) => {
+                self.end(Outcome::Answered);
+                Poll::Ready(None)
+            }
+            Poll::Pending if self.closing.said() => Poll::Ready(Some(Err(self.break_off(&super::stopping())))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn break_off(&mut self, error: &Error) -> io::Error {
+        let cause = if error.cause.is_empty() { "stopping" } else { &error.cause };
+        self.end(Outcome::Failed(cause.into()));
+        io::ErrorKind::ConnectionAborted.into()
+    }
+
+    /// Lets go of the backend first, so that the journal is complete, then ends the visit.
+    fn end(&mut self, outcome: Outcome) {
+        self.deltas = Box::new(Ended);
+        self.held.clear();
+        self.visit.finish(self.status, outcome);
+    }
+}
+
+impl Drop for Flowing {
+    fn drop(&mut self) {
+        self.deltas = Box::new(Ended);
+        self.held.clear();
     }
 }
 

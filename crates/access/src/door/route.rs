@@ -5,12 +5,14 @@ use kernel::error::Kind;
 use kernel::{Error, ModelName, Operation, Origin, Result};
 use serde_json::{Value, json};
 
+use super::service::{Service, Services};
 use super::{Machine, Visit};
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Call(Operation),
+    Service(Service),
     Models,
     Model(String),
     Health,
@@ -18,7 +20,7 @@ pub(crate) enum Target {
 }
 
 /// Finds the target of a request.
-pub(super) fn find(method: &Method, path: &str) -> Result<Target> {
+pub(super) fn find(method: &Method, path: &str, services: &Services) -> Result<Target> {
     let (target, allowed) = match path {
         "/v1/chat/completions" => (Target::Call(Operation::Chat), Method::POST),
         "/v1/completions" => (Target::Call(Operation::Completion), Method::POST),
@@ -28,7 +30,10 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Target> {
         "/ready" => (Target::Ready, Method::GET),
         _ => match path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()) {
             Some(name) => (Target::Model(unescape(name)), Method::GET),
-            None => return Err(unknown(path)),
+            None => match services.find(method, path) {
+                Some(found) => return found.cloned().map(Target::Service),
+                None => return Err(unknown(path)),
+            },
         },
     };
     if *method == allowed || (allowed == Method::GET && *method == Method::HEAD) {
@@ -72,16 +77,23 @@ fn unescape(text: &str) -> String {
 
 /// The answer to `GET /v1/models`.
 pub(super) fn models(machine: &Machine, visit: &Visit) -> Value {
-    let names = machine.roster.models.keys().filter(|name| allowed(visit, name));
+    let shown = machine.roster.models.iter().filter(|(name, model)| !model.service && allowed(visit, name));
+    let names = shown.map(|(name, _)| name);
     let data: Vec<Value> = names.map(|name| entry(name.as_str(), machine.created)).collect();
     json!({ "object": "list", "data": data })
 }
 
 /// The answer to `GET /v1/models/{name}`.
 pub(super) fn model(machine: &Machine, visit: &Visit, name: &str) -> Result<Value> {
-    if machine.roster.models.get_key_value(name).is_some_and(|(name, _)| allowed(visit, name)) {
+    let known = machine.roster.models.get_key_value(name);
+    if known.is_some_and(|(name, model)| !model.service && allowed(visit, name)) {
         return Ok(entry(name, machine.created));
     }
+    Err(unknown_model(name))
+}
+
+/// The refusal of a call to a model that does not exist.
+pub(super) fn unknown_model(name: &str) -> Error {
     let name: String = name.chars().take(200).collect();
     let mut error = Error::new(
         Kind::UnknownModel,
@@ -89,7 +101,7 @@ pub(super) fn model(machine: &Machine, visit: &Visit, name: &str) -> Result<Valu
         format!("The model `{name}` does not exist here. GET /v1/models lists the ones that do."),
     );
     error.field = Some("model".into());
-    Err(error)
+    error
 }
 
 /// Whether the caller may call a model: others are not shown to it.
@@ -116,6 +128,8 @@ mod tests {
 
     #[test]
     fn every_path_has_its_target_and_its_method() {
+        let services = Services::default();
+        let find = |method: &Method, path: &str| find(method, path, &services);
         assert_eq!(find(&Method::POST, "/v1/chat/completions").unwrap(), Target::Call(Operation::Chat));
         assert_eq!(
             find(&Method::GET, "/v1/models/Qwen/Qwen2.5%2d7B").unwrap(),

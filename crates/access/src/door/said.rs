@@ -10,13 +10,13 @@ use kernel::Network;
 /// The headers that mean something here. Where one is repeated, the first counts.
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
-    pub(super) authorization: Option<&'a HeaderValue>,
+    pub(crate) authorization: Option<&'a HeaderValue>,
     /// `x-api-key`, `api-key` and `x-goog-api-key`: where the SDKs of each dialect put a key, in order of preference.
-    pub(super) keys: [Option<&'a HeaderValue>; 3],
+    pub(crate) keys: [Option<&'a HeaderValue>; 3],
     pub(super) content_length: Option<&'a HeaderValue>,
     pub(super) request_id: Option<&'a HeaderValue>,
     pub(super) session_id: Option<&'a HeaderValue>,
-    pub(super) tenant_id: Option<&'a HeaderValue>,
+    pub(crate) tenant_id: Option<&'a HeaderValue>,
     pub(super) deadline: Option<&'a HeaderValue>,
     pub(super) priority: Option<&'a HeaderValue>,
     pub(super) explain: Option<&'a HeaderValue>,
@@ -29,7 +29,7 @@ pub(crate) struct Said<'a> {
 
 impl<'a> Said<'a> {
     /// Reads a head; `forward` lists what a backend may see, lower-case.
-    pub(super) fn read(headers: &'a HeaderMap, forward: &[&'static str]) -> Self {
+    pub(crate) fn read(headers: &'a HeaderMap, forward: &[&'static str]) -> Self {
         let mut said = Self::default();
         for (name, value) in headers {
             let place = match name.as_str() {

@@ -11,6 +11,7 @@ use kernel::{Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receip
 
 use super::Inside;
 use super::arrival::Held;
+use crate::credential::Promise;
 use crate::gate::cors::Reader;
 
 /// Bound: longer request ids are replaced by ours.
@@ -29,6 +30,8 @@ pub(crate) struct Record {
     method: Arc<str>,
     path: Arc<str>,
     pub(crate) caller: Option<Caller>,
+    /// What a signature in the head says about the body.
+    pub(crate) promise: Promise,
     pub(super) model: Option<ModelName>,
     pub(super) operation: Option<Operation>,
     pub(super) stream: bool,
@@ -63,6 +66,7 @@ impl Visit {
             method: method(&head.method),
             path: known(path).unwrap_or_else(|| path.chars().take(PATH_MAX).collect::<String>().into()),
             caller: None,
+            promise: Promise::Nothing,
             model: None,
             operation: None,
             stream: false,

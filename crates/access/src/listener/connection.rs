@@ -26,6 +26,7 @@ use super::turn::{OurTurn, Turns, Watched};
 use super::{Peer, Tls};
 use crate::Door;
 use crate::announcement::Announcement;
+use crate::credential::Certificate;
 use crate::door::{Arriving, FramedTwice, Outgoing};
 use crate::settings::LimitSettings;
 
@@ -51,7 +52,7 @@ pub(super) struct Manners {
 /// Serves a connection until it ends. How it ends is logged nowhere: clients come and go.
 pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let peer = Arc::new(Peer { address: stream.peer_addr().ok().map(|address| address.ip().to_canonical()) });
+    let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
     let mut ending = pin!(manners.ending.listen());
     let limits = manners.door.machine().limits.clone();
     let patience = limits.header_timeout_ms.duration();
@@ -63,6 +64,9 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 () = ending.as_mut() => return,
             };
             let Ok(Ok(stream)) = accepted else { return };
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = shown.and_then(|certificate| Certificate::read(certificate));
+            let peer = Arc::new(Peer { address, secure: true, certificate });
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 Box::pin(h2(stream, manners, peer, &limits)).await;
             } else {
@@ -74,6 +78,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, manners: Manners) {
                 spoken = tokio::time::timeout(patience, speaks_h2(&stream)) => spoken,
                 () = ending.as_mut() => return,
             };
+            let peer = Arc::new(Peer { address, secure: false, certificate: None });
             match spoken {
                 Ok(Ok(true)) => Box::pin(h2(stream, manners, peer, &limits)).await,
                 Ok(Ok(false)) => h1(stream, manners, peer, &limits).await,
@@ -237,9 +242,9 @@ impl Once {
 
 impl<G: Unpin> Body for Guarded<G> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -1,14 +1,16 @@
-//! TLS towards clients: certificate, key, and the two protocols offered.
+//! TLS towards clients: certificate, key, the two protocols offered, and whose certificates clients may show.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings::TlsSettings;
+use crate::settings::{ClientAuth, TlsSettings};
 
 /// A certificate ready to serve.
 #[derive(Clone)]
@@ -26,6 +28,9 @@ pub enum TlsError {
     /// Certificate and key do not belong together, or are of a kind not supported.
     #[error("certificate and key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
+    /// Certificates of clients cannot be judged with what was given.
+    #[error("client certificates cannot be verified with {0}: {1}")]
+    Verifier(PathBuf, String),
 }
 
 impl Tls {
@@ -37,10 +42,36 @@ impl Tls {
         let certs = certificates(&settings.cert)?;
         let key = PrivateKeyDer::from_pem_file(&settings.key)
             .map_err(|fault| TlsError::Unreadable(settings.key.clone(), fault))?;
-        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
+        let mut config =
+            ServerConfig::builder().with_client_cert_verifier(verifier(settings)?).with_single_cert(certs, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
+}
+
+/// Who may show a certificate, and whether everybody must.
+fn verifier(settings: &TlsSettings) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let Some(path) = &settings.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+    let broken = |fault: &dyn std::fmt::Display| TlsError::Verifier(path.clone(), fault.to_string());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|fault| broken(&fault))?;
+    }
+    let mut revoked = Vec::new();
+    for list in &settings.client_crl {
+        let unreadable = |fault| TlsError::Unreadable(list.clone(), fault);
+        let lists = CertificateRevocationListDer::pem_file_iter(list).map_err(unreadable)?;
+        revoked.extend(lists.collect::<Result<Vec<_>, _>>().map_err(unreadable)?);
+    }
+    let mut builder = WebPkiClientVerifier::builder(Arc::new(roots));
+    if !revoked.is_empty() {
+        // Only the end of a chain is looked up: lists of those above it are rarely at hand.
+        builder = builder.with_crls(revoked).only_check_end_entity_revocation();
+    }
+    if settings.client_auth == ClientAuth::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map(|verifier| verifier as _).map_err(|fault| broken(&fault))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -21,6 +21,40 @@ pub(super) struct Columns<'r> {
     next: usize,
 }
 
+/// Values one after the other, from wherever they come.
+pub(super) trait Fields {
+    /// A text that may be missing.
+    fn maybe_text(&mut self) -> Result<Option<Cow<'_, str>>, Failure>;
+
+    /// A number that may be missing.
+    fn maybe_number(&mut self) -> Result<Option<i64>, Failure>;
+
+    /// A text.
+    fn text(&mut self) -> Result<Cow<'_, str>, Failure> {
+        self.maybe_text()?.ok_or_else(|| Failure::broken("a text is missing"))
+    }
+
+    /// A number.
+    fn number(&mut self) -> Result<i64, Failure> {
+        self.maybe_number()?.ok_or_else(|| Failure::broken("a number is missing"))
+    }
+
+    /// A yes or no.
+    fn flag(&mut self) -> Result<bool, Failure> {
+        Ok(self.number()? != 0)
+    }
+
+    /// A point in time.
+    fn time(&mut self) -> Result<Timestamp, Failure> {
+        self.number().map(Timestamp)
+    }
+
+    /// A point in time that may be missing.
+    fn maybe_time(&mut self) -> Result<Option<Timestamp>, Failure> {
+        Ok(self.maybe_number()?.map(Timestamp))
+    }
+}
+
 /// Money as the two numbers it is kept as.
 ///
 /// Two numbers of 64 bits can be added up by either database, in one statement and under its locks; the decimal text of
@@ -86,11 +120,6 @@ impl<'r> Columns<'r> {
         self.number().map(Timestamp)
     }
 
-    /// A point in time that may be missing.
-    pub(super) fn maybe_time(&mut self) -> Result<Option<Timestamp>, Failure> {
-        Ok(self.maybe_number()?.map(Timestamp))
-    }
-
     /// Money: two columns.
     pub(super) fn money(&mut self) -> Result<Money, Failure> {
         let (units, pico) = (self.number()?, self.number()?);
@@ -106,6 +135,16 @@ impl<'r> Columns<'r> {
     /// The id of a charge or transfer.
     pub(super) fn posting(&mut self) -> Result<PostingId, Failure> {
         posting(self.text()?)
+    }
+}
+
+impl Fields for Columns<'_> {
+    fn maybe_text(&mut self) -> Result<Option<Cow<'_, str>>, Failure> {
+        Ok(Columns::maybe_text(self)?.map(Cow::Borrowed))
+    }
+
+    fn maybe_number(&mut self) -> Result<Option<i64>, Failure> {
+        Columns::maybe_number(self)
     }
 }
 

@@ -14,11 +14,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, raw_sql};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::engine::Engine;
 use super::failure::Failure;
 use super::session::Task;
 
 /// Connections to one database, at most so many.
 pub(super) struct Connections {
+    /// Which database it is.
+    pub(super) engine: Engine,
     options: AnyConnectOptions,
     /// What a new one is told.
     greeting: Arc<str>,
@@ -47,9 +50,10 @@ const IDLE: Duration = Duration::from_secs(120);
 
 impl Connections {
     /// None yet. Statements are not logged: slow ones are told by their time-outs, and values are nobody's business.
-    pub(super) fn new(url: &str, greeting: String, most: usize) -> Result<Self, Failure> {
+    pub(super) fn new(engine: Engine, url: &str, greeting: String, most: usize) -> Result<Self, Failure> {
         let options: AnyConnectOptions = url.parse()?;
         Ok(Self {
+            engine,
             options: options.disable_statement_logging(),
             greeting: greeting.into(),
             places: Arc::new(Semaphore::new(most)),

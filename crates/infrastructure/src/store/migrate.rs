@@ -17,7 +17,6 @@ use kernel::time::Timestamp;
 
 use super::columns::Columns;
 use super::connections::Connections;
-use super::engine::Engine;
 use super::failure::Failure;
 use super::session::{Session, Task};
 
@@ -38,7 +37,8 @@ const BOOKS: &str = "CREATE TABLE IF NOT EXISTS migrations \
                      (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied BIGINT NOT NULL)";
 
 /// Brings the schema to what this program needs, all of it or nothing. Processes that do so at once go one by one.
-pub(super) async fn migrate(connections: &Connections, engine: Engine, task: Task) -> Result<(), Failure> {
+pub(super) async fn migrate(connections: &Connections, task: Task) -> Result<(), Failure> {
+    let engine = connections.engine;
     let mut session = Session::begin(connections, task, Some(engine.begin())).await?;
     if let Some(lock) = engine.lock_migrations() {
         session.say(lock).await?;

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, raw_sql};
 use tokio::time::{Instant, timeout_at};
 
 use super::connections::{Connections, Taken};
+use super::engine::Engine;
 use super::failure::Failure;
 
 /// A statement with its values.
@@ -73,6 +74,11 @@ impl<'s> Session<'s> {
             None if self.taken.used => self.task.bound(self.taken.connection.ping()).await,
             None => Ok(()),
         }
+    }
+
+    /// Which database it is.
+    pub(super) fn engine(&self) -> Engine {
+        self.from.engine
     }
 
     /// Begins another step of the same work, with a time-out of its own.

@@ -68,6 +68,7 @@ impl Builder<'_> {
                 retry_min: model.retry.budget_min,
                 priority: model.priority,
                 middleware: model.middleware.as_ref().map(|list| list.as_slice().into()),
+                service: model.provider.0 == provider::SERVICE.name,
             }),
         );
     }
@@ -119,8 +120,7 @@ impl Builder<'_> {
         vitals.slots.set_room(settings.kv_tokens.or(model.kv_tokens));
         self.known.vitals.insert(reach, Arc::downgrade(&vitals));
         let upstream = version.upstream_model.clone().or_else(|| model.upstream_model.clone());
-        let make =
-            kind::find(provider::KINDS, &model.provider.0).map_or(provider::DEFAULT.build.make, |row| row.build.make);
+        let make = provider::named(&model.provider.0).build.make;
         Arc::new(Instance {
             name: deployment.names.get(at).cloned().unwrap_or_else(|| name_of(model, settings, at)),
             deployment: Arc::clone(deployment),

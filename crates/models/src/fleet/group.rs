@@ -253,6 +253,7 @@ mod tests {
             affinity: None,
             output_max: None,
             forward: Arc::new([]),
+            plain: None,
         };
         let deployment = Arc::clone(&fleet.roster().models[&ModelName::new("m")].deployments[0]);
         let attempt = Attempt { call, deployment, tried: Vec::new(), deadline: Moment::now() };

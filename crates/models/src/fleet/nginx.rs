@@ -108,6 +108,7 @@ fn attempt(fleet: &Fleet) -> Attempt {
         affinity: None,
         output_max: None,
         forward: Arc::new([]),
+        plain: None,
     };
     let deployment = Arc::clone(&fleet.roster.models[&ModelName::new("m")].deployments[0]);
     Attempt { call, deployment, tried: Vec::new(), deadline: Moment::from_micros(u64::MAX) }

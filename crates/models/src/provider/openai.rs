@@ -1,6 +1,6 @@
 //! `openai`: any backend that speaks the OpenAI dialect over HTTP/1.1: vLLM, SGLang, llama.cpp, Ollama, clouds.
 
-mod exchange;
+pub(super) mod exchange;
 mod stream;
 
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl OpenAi {
         let uri = match call.operation {
             Operation::Chat => &self.chat,
             Operation::Completion => &self.completion,
-            Operation::Embedding => &self.embedding,
+            Operation::Embedding | Operation::Service => &self.embedding,
         };
         let [whole, stream] = &self.headers;
         let body = wire::openai::request::write(&call.payload, instance.upstream_model.as_ref(), instance.force_usage);

@@ -170,6 +170,7 @@ mod tests {
             affinity: None,
             output_max: output_max.map(Tokens),
             forward: Arc::new([]),
+            plain: None,
         }
     }
 

@@ -211,6 +211,7 @@ fn scheduler(
             retry_min: 0,
             priority: None,
             middleware: None,
+            service: false,
         };
         roster.models.insert(name, Arc::new(model));
     }
@@ -334,6 +335,7 @@ fn asking(call: &Call) -> kernel::Call {
         affinity: None,
         output_max: call.output_max.map(Tokens),
         forward: Arc::new([]),
+        plain: None,
     }
 }
 

@@ -140,6 +140,12 @@ pub(crate) enum KeyCommand {
     },
     /// Revoke a key: the next call with it is refused
     Revoke(OneKey),
+    /// Print what requests of a key are signed with, by the data directory and without a server
+    SigningSecret {
+        /// The key's id: what stands between `sk-sluice-` and the next `-`
+        #[arg(value_name = "KEY-ID")]
+        id: String,
+    },
 }
 
 /// A key of a tenant.
@@ -174,6 +180,9 @@ pub(crate) struct KeyCreateArgs {
     pub(crate) network: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+    /// Also print what requests with it are signed with
+    #[arg(long)]
+    pub(crate) signing: bool,
     /// Ask no server: print the hash for the config. It fits only this data directory
     #[arg(long)]
     pub(crate) offline: bool,

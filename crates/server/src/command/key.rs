@@ -23,12 +23,18 @@ const COLUMNS: &[(&str, &str)] = &[
 const HOUR: u64 = 3_600_000;
 
 pub(crate) fn run(args: &KeyArgs) -> anyhow::Result<ExitCode> {
-    if let KeyCommand::Create(create) = &args.command {
-        return self::create(create, &args.control);
+    match &args.command {
+        KeyCommand::Create(create) => self::create(create, &args.control),
+        KeyCommand::SigningSecret { id } => signing_secret(id, &args.control),
+        asked => ask(asked, &args.control),
     }
-    let control = Control::new(&args.control)?;
-    let shown = match &args.command {
-        KeyCommand::Create(_) => Value::Null,
+}
+
+/// What only a server can answer.
+fn ask(command: &KeyCommand, control: &ControlArgs) -> anyhow::Result<ExitCode> {
+    let control = Control::new(control)?;
+    let shown = match command {
+        KeyCommand::Create(_) | KeyCommand::SigningSecret { .. } => Value::Null,
         KeyCommand::List { tenant } => {
             let answer = control.get(&keys(tenant))?;
             if !control.json {
@@ -90,7 +96,15 @@ fn create(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCod
     });
     match asked {
         Ok(made) if control.json => println!("{made}"),
-        Ok(made) => print_made(&made),
+        Ok(made) => {
+            print_made(&made);
+            if let Some(secret) = made.get("signing_secret").and_then(Value::as_str).filter(|_| args.signing) {
+                println!(
+                    "\nRequests are signed as {} with\n\n{secret}",
+                    made.get("id").and_then(Value::as_str).unwrap_or_default()
+                );
+            }
+        }
         Err(fault) if named || !nobody_there(&fault, control) => return Err(fault),
         Err(_) => {
             eprintln!("No server runs here: this key is for a config file, and known to nobody until it is in one.\n");
@@ -111,11 +125,18 @@ fn offline(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCo
     let made = NewKey::generate(&pepper).context("cannot make a key")?;
     let key = made.key.expose();
     if control.json {
-        let shown =
+        let mut shown =
             json!({ "tenant": args.tenant, "name": args.name, "id": made.id.as_str(), "key": key, "hash": made.hash });
+        if let (true, Some(fields)) = (args.signing, shown.as_object_mut()) {
+            fields.insert("signing_secret".into(), pepper.signing_secret(made.id.as_str()).expose().into());
+        }
         println!("{shown}");
     } else {
         println!("{key}\n");
+        if args.signing {
+            let secret = pepper.signing_secret(made.id.as_str());
+            println!("Requests are signed as {} with\n\n{}\n", made.id, secret.expose());
+        }
         println!("This is the only time the key is shown. To let it in, put its hash into sluice.yaml:\n");
         println!(
             "tenants:\n  - id: {}\n    keys:\n      - {{ name: {}, hash: \"{}\" }}",
@@ -137,4 +158,11 @@ fn keys(tenant: &str) -> String {
 
 fn path(key: &OneKey) -> String {
     format!("{}/{}", keys(&key.tenant), part(&key.id))
+}
+
+/// Prints what requests of a key are signed with.
+fn signing_secret(id: &str, control: &ControlArgs) -> anyhow::Result<ExitCode> {
+    let pepper = environment::pepper(&control.data_dir)?;
+    println!("{}", pepper.signing_secret(id).expose());
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,13 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use kernel::settings::Secret;
 use kernel::store::registry::Source;
 use kernel::{Caller, KeyId, TenantId, Terms, Timestamp};
 use subtle::ConstantTimeEq;
 
+use super::Declared;
+use super::gather::Gathering;
 use super::texts::{Text, Texts};
-use crate::Pepper;
 use crate::key::KEY_MAX;
+use crate::{Identities, Pepper};
 
 /// Finds the caller behind a key.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub struct Directory {
     pub(super) texts: Texts,
     /// Keys that were taken out of force while this process ran, for a better message.
     pub(super) gone: HashMap<[u8; 32], Rejected>,
+    /// Whose tokens and certificates are whose.
+    identities: Identities,
     guarded: bool,
 }
 
@@ -45,7 +50,8 @@ pub(super) struct Entry {
     pub(super) tenant: u32,
     pub(super) source: Source,
     pub(super) text: Text,
-    pub(super) terms: Arc<Terms>,
+    /// `None`: the plan is not known, or the settings cannot be understood.
+    pub(super) terms: Option<Arc<Terms>>,
     /// Milliseconds since 1970; `i64::MAX`: never.
     pub(super) expires: i64,
     /// Seconds since 1970; 0: not since the start.
@@ -91,7 +97,7 @@ impl Directory {
         texts: Texts,
         tenants: Vec<Tenant>,
         by_tenant: HashMap<TenantId, u32>,
-        mut entries: Vec<Entry>,
+        (mut entries, identities): (Vec<Entry>, Identities),
         before: &Self,
     ) -> Self {
         // Stable: of two with one hash the one gathered first stays, which is the config's.
@@ -111,7 +117,8 @@ impl Directory {
         }
         let mut by_id: Vec<u32> = (0..u32::try_from(entries.len()).unwrap_or(u32::MAX)).collect();
         by_id.sort_by(|a, b| id_at(&entries, *a).cmp(&id_at(&entries, *b)));
-        let guarded = !entries.is_empty() || tenants.iter().any(|tenant| tenant.source == Source::Api);
+        let guarded =
+            !entries.is_empty() || !identities.is_empty() || tenants.iter().any(|tenant| tenant.source == Source::Api);
         let mut directory = Self {
             pepper,
             entries: entries.into(),
@@ -122,10 +129,16 @@ impl Directory {
             by_tenant,
             texts,
             gone: HashMap::new(),
+            identities,
             guarded,
         };
         directory.remember(before);
         directory
+    }
+
+    /// The directory of a config alone.
+    pub fn of(declared: &Declared, pepper: Pepper) -> Self {
+        Gathering::of(declared, &[], Some(&pepper)).pack(Some(pepper), &Self::default())
     }
 
     /// Whether nobody is known at all: then a door that says nothing of credentials may stand open.
@@ -158,9 +171,7 @@ impl Directory {
     /// # Errors
     /// Why nobody is let in by it.
     pub fn key(&self, id: &str) -> Result<Caller, Rejected> {
-        let found = self.by_id.binary_search_by(|place| id_at(&self.entries, *place).cmp(&Some(id)));
-        let place = found.ok().and_then(|nth| self.by_id.get(nth)).ok_or(Rejected::Unknown)?;
-        self.caller(self.entries.get(*place as usize).ok_or(Rejected::Unknown)?)
+        self.caller(self.entry_of(id).ok_or(Rejected::Unknown)?)
     }
 
     /// A tenant itself, without a key.
@@ -177,6 +188,28 @@ impl Directory {
         Ok(Caller { tenant: tenant.id.clone(), key: None, terms })
     }
 
+    /// A caller that was found by other means, as it is today.
+    ///
+    /// # Errors
+    /// Why it is not let in any more.
+    pub fn again(&self, caller: &Caller) -> Result<Caller, Rejected> {
+        match &caller.key {
+            Some(id) if self.entry_of(id.as_str()).is_some() => self.key(id.as_str()),
+            // A name out of a token, in place of a key's id.
+            _ => self.tenant(caller.tenant.as_str()).map(|_| caller.clone()),
+        }
+    }
+
+    /// Whose tokens and certificates are whose.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    /// What signs requests of a key; made of its id, so that nothing of it need be kept. `None` without any key.
+    pub fn signing_secret(&self, id: &str) -> Option<Secret> {
+        self.pepper.as_ref().map(|pepper| pepper.signing_secret(id))
+    }
+
     /// When each key was last used, where that was at or after a second since 1970.
     pub(super) fn used_since(&self, since: u32) -> Vec<(KeyId, Timestamp)> {
         let used = self.entries.iter().map(|entry| (entry, entry.used.load(Ordering::Relaxed)));
@@ -186,8 +219,7 @@ impl Directory {
 
     /// When a key was last used, as far as this process knows.
     pub(super) fn used(&self, id: &KeyId) -> Option<Timestamp> {
-        let found = self.by_id.binary_search_by(|place| id_at(&self.entries, *place).cmp(&Some(id.as_str()))).ok()?;
-        let at = self.entries.get(*self.by_id.get(found)? as usize)?.used.load(Ordering::Relaxed);
+        let at = self.entry_of(id.as_str())?.used.load(Ordering::Relaxed);
         (at > 0).then_some(Timestamp(i64::from(at) * 1000))
     }
 
@@ -200,12 +232,18 @@ impl Directory {
         if tenant.suspended {
             return Err(Rejected::Suspended);
         }
+        let terms = entry.terms.clone().ok_or(Rejected::Unplanned)?;
         let second = u32::try_from(now / 1000).unwrap_or(u32::MAX);
         // A line of cache that is only read stays with all cores: it is written once a second at most.
         if entry.used.load(Ordering::Relaxed) != second {
             entry.used.store(second, Ordering::Relaxed);
         }
-        Ok(Caller { tenant: tenant.id.clone(), key: Some(entry.id.clone()), terms: Arc::clone(&entry.terms) })
+        Ok(Caller { tenant: tenant.id.clone(), key: Some(entry.id.clone()), terms })
+    }
+
+    fn entry_of(&self, id: &str) -> Option<&Entry> {
+        let found = self.by_id.binary_search_by(|place| id_at(&self.entries, *place).cmp(&Some(id))).ok()?;
+        self.entries.get(*self.by_id.get(found)? as usize)
     }
 
     fn entry(&self, hash: &[u8; 32]) -> Option<&Entry> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use kernel::store::registry::{KeyRow, PlanRow, Source, TenantRow};
-use kernel::{KeyId, TenantId, Terms, Timestamp};
+use kernel::{Caller, KeyId, TenantId, Terms, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::Declared;
 use super::directory::{Directory, Entry, Tenant};
 use super::texts::{Text, Texts};
 use crate::directory::{KeySettings, TenantSettings};
-use crate::{Pepper, PlanSettings, key, plan, shape};
+use crate::{Identities, Pepper, PlanSettings, key, plan, shape};
 
 /// What was gathered so far.
 #[derive(Default)]
@@ -22,6 +22,7 @@ pub(super) struct Gathering {
     tenants: Vec<Tenant>,
     by_tenant: HashMap<TenantId, u32>,
     entries: Vec<Entry>,
+    identities: Identities,
     /// Terms by plan, tenant's settings and key's settings; `None` where one of them cannot be understood.
     terms: HashMap<(Option<Text>, Text, Option<Text>), Option<Arc<Terms>>>,
     /// What could not be understood, for the operator's log.
@@ -88,7 +89,7 @@ impl Gathering {
 
     /// Packs it.
     pub(super) fn pack(self, pepper: Option<Pepper>, before: &Directory) -> Directory {
-        Directory::pack(pepper, self.texts, self.tenants, self.by_tenant, self.entries, before)
+        Directory::pack(pepper, self.texts, self.tenants, self.by_tenant, (self.entries, self.identities), before)
     }
 
     fn tenant(&mut self, id: &str, source: Source, plan: Option<&str>, suspended: bool, terms: &str) {
@@ -97,7 +98,14 @@ impl Gathering {
         }
         let id = TenantId::new(id);
         let (plan, text) = (plan.map(|plan| self.texts.place(plan)), self.texts.place(terms));
-        let terms = self.terms(plan, text, None);
+        let made = self.terms(plan, text, None);
+        if let Some(made) = made.as_ref().filter(|_| names_others(terms)) {
+            let caller = Caller { tenant: id.clone(), key: None, terms: Arc::clone(made) };
+            if let Ok(settings) = shape::kept::<TenantSettings>(terms, name("id", id.as_str())) {
+                self.identities.add_tenant(&settings, &caller);
+            }
+        }
+        let terms = made;
         let place = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
         self.by_tenant.insert(id.clone(), place);
         self.tenants.push(Tenant { id, source, plan, text, terms, suspended });
@@ -108,7 +116,16 @@ impl Gathering {
         let Some((plan, of)) = self.tenants.get(tenant as usize).map(|tenant| (tenant.plan, tenant.text)) else {
             return;
         };
-        let Some(terms) = self.terms(plan, of, Some(text)) else { return };
+        let made = self.terms(plan, of, Some(text));
+        if let (Some(made), Some(tenant)) =
+            (made.as_ref().filter(|_| names_others(terms)), self.tenants.get(tenant as usize))
+        {
+            let caller = Caller { tenant: tenant.id.clone(), key: Some(id.clone()), terms: Arc::clone(made) };
+            if let Ok(settings) = shape::kept::<KeySettings>(terms, name("name", "-")) {
+                self.identities.add_certificates(&settings.certificates, &caller);
+            }
+        }
+        let terms = made;
         let expires = expires.map_or(i64::MAX, Timestamp::millis);
         self.entries.push(Entry { hash, id, tenant, source, text, terms, expires, used: AtomicU32::new(0) });
     }
@@ -142,6 +159,11 @@ impl Gathering {
             self.faults.push(fault);
         }
     }
+}
+
+/// Whether settings say by which tokens or certificates somebody is known: few do, and only those are read one by one.
+fn names_others(terms: &str) -> bool {
+    terms.contains("\"jwt\"") || terms.contains("\"certificates\"")
 }
 
 /// A tenant's settings without what has columns of its own.

@@ -21,6 +21,8 @@ pub struct MadeKey {
     pub row: KeyRow,
     /// The whole key, for its owner.
     pub key: Secret,
+    /// What its owner signs requests with, where they are to be signed.
+    pub signing_secret: Secret,
 }
 
 /// Bound: a tenant with more should have several tenants, or tokens of an issuer.
@@ -39,6 +41,7 @@ impl Register {
     /// Why not.
     pub async fn make_key(self: &Arc<Self>, tenant: &TenantId, settings: KeySettings) -> Result<MadeKey, Refused> {
         check(&settings)?;
+        self.certificates_free(&settings.certificates, |_| false)?;
         self.tenant(tenant).await?;
         self.room(tenant).await?;
         let made = self.enter_key(tenant, &settings, None).await?;
@@ -83,6 +86,7 @@ impl Register {
         shape::patch(&mut fields, changes);
         let settings: KeySettings = shape::read(Value::Object(fields))?;
         check(&settings)?;
+        self.certificates_free(&settings.certificates, |owner| owner.key.as_ref() == Some(id))?;
         row.name.clone_from(&settings.name);
         row.terms = key_terms(&settings);
         row.expires = settings.expiry();
@@ -182,7 +186,10 @@ impl Register {
             used: None,
         };
         match self.store.make_key(row.clone()).await {
-            Ok(()) => Ok(MadeKey { row, key: made.key }),
+            Ok(()) => {
+                let signing_secret = pepper.signing_secret(row.id.as_str());
+                Ok(MadeKey { row, key: made.key, signing_secret })
+            }
             Err(fault) => Err(named(fault, &settings.name)),
         }
     }

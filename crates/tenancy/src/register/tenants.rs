@@ -6,12 +6,12 @@ use std::sync::Arc;
 use kernel::settings::Findings;
 use kernel::store::Fault;
 use kernel::store::registry::{Source, SubscriptionRow, TenantRow};
-use kernel::{TenantId, Timestamp};
+use kernel::{Caller, TenantId, Timestamp};
 use serde_json::{Map, Value};
 
 use super::Register;
 use super::gather::tenant_terms;
-use crate::{PlanSettings, Refused, TenantSettings, shape};
+use crate::{CertificateName, PlanSettings, Refused, TenantSettings, shape};
 
 /// Bound: it stands in every metric and log line.
 const ID_MAX: usize = 64;
@@ -127,7 +127,37 @@ impl Register {
         };
         let mut findings = Findings::default();
         settings.validate("", &plans, &mut HashSet::new(), &mut findings);
-        Refused::found(findings)
+        Refused::found(findings)?;
+        let directory = self.directory.load();
+        let others = |tenant: &TenantId| tenant.as_str() != settings.id;
+        for jwt in &settings.jwt {
+            let mut bindings = directory.identities().issuer(&jwt.issuer).iter();
+            if bindings.any(|binding| others(&binding.caller.tenant) && binding.settings.overlaps(jwt)) {
+                let message =
+                    "Another tenant takes these tokens too: give both a `tenant_claim`, or `clients` of their own.";
+                return Err(Refused::Taken { field: "jwt", message: message.into() });
+            }
+        }
+        self.certificates_free(&settings.certificates, |owner| !others(&owner.tenant) && owner.key.is_none())
+    }
+
+    /// Refuses names of certificates that stand for somebody else already.
+    pub(super) fn certificates_free(
+        &self,
+        names: &[CertificateName],
+        own: impl Fn(&Caller) -> bool,
+    ) -> Result<(), Refused> {
+        let directory = self.directory.load();
+        let taken = |name: &&CertificateName| {
+            directory.identities().certificate(&[name.plain()]).is_some_and(|owner| !own(owner))
+        };
+        match names.iter().find(taken) {
+            None => Ok(()),
+            Some(name) => {
+                let message = format!("`{name}` stands for somebody else already.");
+                Err(Refused::Taken { field: "certificates", message })
+            }
+        }
     }
 
     /// A plan that tenants can be put on; the config's goes before the store's.

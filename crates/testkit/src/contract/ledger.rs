@@ -14,6 +14,9 @@ use super::tenants::at;
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
+/// Calls, estimated ones, input tokens, GPU milliseconds, and what it costs.
+type Summed = (u64, u64, u64, u64, Money);
+
 /// Forty charges of two tenants, keys, models and tags over some months.
 fn varied() -> Vec<Charge> {
     let one = |number: i64| {
@@ -85,7 +88,7 @@ pub(super) async fn sums_are_split_by_every_dimension(one: Shared, two: Shared) 
         &[Tenant, Key, Model, Tag, Price, Plan, Hour],
     ];
     for by in splits {
-        let mut expected: BTreeMap<(Vec<Option<String>>, Currency), (u64, u64, u64, u64, Money)> = BTreeMap::new();
+        let mut expected: BTreeMap<(Vec<Option<String>>, Currency), Summed> = BTreeMap::new();
         for charge in &charges {
             let of = by.iter().map(|by| word(charge, *by)).collect();
             let sum = expected.entry((of, charge.currency)).or_default();

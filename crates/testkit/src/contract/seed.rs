@@ -29,7 +29,7 @@ fn names(seen: &kernel::store::registry::Snapshot) -> (Vec<&str>, Vec<&str>, Vec
     let mut keys: Vec<&str> = seen.keys.iter().map(|row| row.id.as_str()).collect();
     keys.sort_unstable();
     (
-        seen.tenants.iter().map(|row| row.id.as_str()).collect(),
+        seen.tenants.iter().map(|row| row.id.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
         keys,
         seen.plans.iter().map(|row| row.id.as_str()).collect(),
         seen.prices.iter().map(|row| row.id.as_str()).collect(),

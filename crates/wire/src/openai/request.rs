@@ -151,7 +151,7 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
     let prompt = match envelope.operation {
         Operation::Chat => fields.messages,
         Operation::Completion => fields.prompt,
-        Operation::Embedding => fields.input,
+        Operation::Embedding | Operation::Service => fields.input,
     };
     let (prompt, tools) = (place(prompt), place(fields.tools));
     Ok(Call {
@@ -170,6 +170,7 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
         }),
         affinity,
         forward: envelope.forward,
+        plain: None,
     })
 }
 
@@ -234,7 +235,7 @@ fn required(operation: Operation, fields: &Fields<'_>) -> Result<()> {
             Some(b'"' | b'[') => Ok(()),
             Some(_) => Err(Error::invalid(Some("input"), "`input` must be a text or an array.")),
         },
-        Operation::Completion => Ok(()),
+        Operation::Completion | Operation::Service => Ok(()),
     }
 }
 

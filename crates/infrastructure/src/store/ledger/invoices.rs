@@ -4,7 +4,7 @@ use kernel::TenantId;
 use kernel::store::Fault;
 use kernel::store::ledger::{InvoiceRow, Transfer};
 
-use super::post::post_transfers;
+use super::post::{distinct, post_transfers};
 use super::rows::{INVOICES, bind_invoice, read_invoice};
 use crate::store::Store;
 use crate::store::failure::Failure;
@@ -33,11 +33,12 @@ impl Store {
         if session.row(overlap).await?.is_some() {
             return Err(Fault::Conflict("the tenant has an invoice for a part of that time already").into());
         }
-        for (statement, group) in INVOICES.over(std::slice::from_ref(invoice)) {
+        for (statement, group) in INVOICES.over(session.engine(), std::slice::from_ref(invoice)) {
             let statement = group.iter().try_fold(statement, bind_invoice)?;
             session.run(statement).await?;
         }
-        if post_transfers(&mut session, transfers).await? != transfers.len() as u64 {
+        let posted = post_transfers(&mut session, distinct(transfers, |transfer| transfer.id)).await?;
+        if posted != transfers.len() as u64 {
             return Err(Fault::Conflict("a transfer of the invoice is in the ledger already").into());
         }
         session.commit().await

@@ -12,19 +12,28 @@ use crate::store::columns::{Columns, Parts, bind_money, clean, counted};
 use crate::store::failure::Failure;
 use crate::store::session::Statement;
 
-pub(super) static CHARGES: Bulk = Bulk::new(
-    "INSERT INTO charges (id, at, request, tenant, key, model, version, operation, tag, input, cached, cache_write, \
-     audio_input, output, reasoning, audio_output, images, estimated, gpu_millis, ending, plan, price, currency, units, \
-     pico) VALUES",
-    25,
-    " ON CONFLICT DO NOTHING RETURNING id",
-);
+macro_rules! into_charges {
+    () => {
+        "INSERT INTO charges (id, at, request, tenant, key, model, version, operation, tag, input, cached, cache_write, \
+         audio_input, output, reasoning, audio_output, images, estimated, gpu_millis, ending, plan, price, currency, \
+         units, pico) VALUES"
+    };
+}
 
-pub(super) static TRANSFERS: Bulk = Bulk::new(
-    "INSERT INTO transfers (id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note) VALUES",
-    11,
-    " ON CONFLICT DO NOTHING RETURNING id",
-);
+macro_rules! into_transfers {
+    () => {
+        "INSERT INTO transfers (id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note) VALUES"
+    };
+}
+
+/// Inserts charges, and returns the ids of those that were not there.
+pub(super) static CHARGES: Bulk = Bulk::new(into_charges!(), 25, " ON CONFLICT DO NOTHING RETURNING id");
+/// Inserts charges; how many were not there is how many rows it touches.
+pub(super) static NEW_CHARGES: Bulk = Bulk::new(into_charges!(), 25, " ON CONFLICT DO NOTHING");
+/// Inserts transfers, and returns the ids of those that were not there.
+pub(super) static TRANSFERS: Bulk = Bulk::new(into_transfers!(), 11, " ON CONFLICT DO NOTHING RETURNING id");
+/// Inserts transfers; how many were not there is how many rows it touches.
+pub(super) static NEW_TRANSFERS: Bulk = Bulk::new(into_transfers!(), 11, " ON CONFLICT DO NOTHING");
 
 pub(super) static INVOICES: Bulk =
     Bulk::new("INSERT INTO invoices (id, tenant, begins, ends, issued, currency, units, pico, body) VALUES", 9, "");

@@ -76,7 +76,7 @@ pub(super) async fn add_charges<'c>(
     let mut rows: Vec<(String, Group<'c>, Totals)> =
         groups.into_iter().map(|(group, totals)| (group.id(), group, totals)).collect();
     rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    for (mut statement, part) in SUMS.over(&rows) {
+    for (mut statement, part) in SUMS.over(session.engine(), &rows) {
         for (id, group, totals) in part {
             statement = statement
                 .bind(id.as_str())
@@ -110,7 +110,7 @@ pub(super) async fn add_transfers<'t>(
         moved.entry(account(transfer.credit.name())).or_default().credits += transfer.amount;
     }
     let rows: Vec<_> = moved.into_iter().collect();
-    for (mut statement, part) in ACCOUNTS.over(&rows) {
+    for (mut statement, part) in ACCOUNTS.over(session.engine(), &rows) {
         for ((name, currency), balance) in part {
             statement = statement.bind(name.as_str()).bind(currency.as_str());
             statement = bind_money(statement, Parts::of(balance.debits)?);

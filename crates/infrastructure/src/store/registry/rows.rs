@@ -1,22 +1,27 @@
 //! Tenants, keys, plans, subscriptions and prices as rows of their tables.
 
+use std::borrow::Cow;
+
 use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Source, SubscriptionRow, TenantRow};
 use kernel::time::Timestamp;
 use kernel::{KeyId, TenantId};
 use sqlx::any::AnyRow;
 
 use crate::store::bulk::Bulk;
-use crate::store::columns::{Columns, hex, unhex};
+use crate::store::columns::{Columns, Fields, hex, unhex};
 use crate::store::failure::Failure;
+use crate::store::packed;
 use crate::store::session::{Session, Statement};
 
 /// A row of one of the registry's tables, for what is done to all of them alike.
 pub(super) trait Kept: Sized + Send + Sync {
-    /// Inserts rows.
+    /// Its table, and all columns of it.
+    const TABLE: (&'static str, &'static [&'static str]);
+    /// Inserts rows of these columns.
     const INSERT: &'static Bulk;
 
-    /// Reads the columns of [`INSERT`](Self::INSERT), in that order.
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure>;
+    /// Reads these columns, in that order.
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure>;
 
     /// Binds them.
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q>;
@@ -27,9 +32,18 @@ pub(super) fn read<T: Kept>(rows: &[AnyRow]) -> Result<Vec<T>, Failure> {
     rows.iter().map(|row| T::read(&mut Columns::of(row))).collect()
 }
 
+/// Reads all rows that fulfil a condition, in order of id; `number` is the condition's `$7` if it has one.
+pub(super) async fn all<T: Kept>(
+    session: &mut Session<'_>,
+    condition: &'static str,
+    number: Option<i64>,
+) -> Result<Vec<T>, Failure> {
+    packed::all(session, T::TABLE, condition, number, T::read).await
+}
+
 /// Inserts rows.
 pub(super) async fn insert<T: Kept>(session: &mut Session<'_>, rows: &[T]) -> Result<(), Failure> {
-    for (statement, group) in T::INSERT.over(rows) {
+    for (statement, group) in T::INSERT.over(session.engine(), rows) {
         session.run(group.iter().fold(statement, |statement, row| row.bind(statement))).await?;
     }
     Ok(())
@@ -47,15 +61,17 @@ static PRICES: Bulk = Bulk::new("INSERT INTO prices (id, source, terms, created,
 static SUBSCRIPTIONS: Bulk = Bulk::new("INSERT INTO subscriptions (tenant, plan, begins, ends) VALUES", 4, "");
 
 impl Kept for TenantRow {
+    const TABLE: (&'static str, &'static [&'static str]) =
+        ("tenants", &["id", "source", "plan", "suspended", "terms", "created", "updated"]);
     const INSERT: &'static Bulk = &TENANTS;
 
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
         Ok(Self {
             id: TenantId::new(columns.text()?),
-            source: source(columns.text()?)?,
-            plan: columns.maybe_text()?.map(str::to_owned),
+            source: source(&columns.text()?)?,
+            plan: columns.maybe_text()?.map(Cow::into_owned),
             suspended: columns.flag()?,
-            terms: columns.text()?.to_owned(),
+            terms: columns.text()?.into_owned(),
             created: columns.time()?,
             updated: columns.time()?,
         })
@@ -74,17 +90,20 @@ impl Kept for TenantRow {
 }
 
 impl Kept for KeyRow {
+    const TABLE: (&'static str, &'static [&'static str]) = (
+        "keys",
+        &["id", "tenant", "source", "name", "hash", "terms", "created", "expires", "revoked", "replaces", "used"],
+    );
     const INSERT: &'static Bulk = &KEYS;
 
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
-        let id = columns.text()?;
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
         Ok(Self {
-            id: KeyId::new(id),
+            id: KeyId::new(columns.text()?),
             tenant: TenantId::new(columns.text()?),
-            source: source(columns.text()?)?,
-            name: columns.text()?.to_owned(),
-            hash: unhex(columns.text()?).ok_or_else(|| Failure::broken(format!("the hash of key `{id}` is none")))?,
-            terms: columns.text()?.to_owned(),
+            source: source(&columns.text()?)?,
+            name: columns.text()?.into_owned(),
+            hash: unhex(&columns.text()?).ok_or_else(|| Failure::broken("the hash of a key is none"))?,
+            terms: columns.text()?.into_owned(),
             created: columns.time()?,
             expires: columns.maybe_time()?,
             revoked: columns.maybe_time()?,
@@ -110,14 +129,16 @@ impl Kept for KeyRow {
 }
 
 impl Kept for PlanRow {
+    const TABLE: (&'static str, &'static [&'static str]) =
+        ("plans", &["id", "name", "source", "terms", "created", "retired"]);
     const INSERT: &'static Bulk = &PLANS;
 
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
         Ok(Self {
-            id: columns.text()?.to_owned(),
-            name: columns.text()?.to_owned(),
-            source: source(columns.text()?)?,
-            terms: columns.text()?.to_owned(),
+            id: columns.text()?.into_owned(),
+            name: columns.text()?.into_owned(),
+            source: source(&columns.text()?)?,
+            terms: columns.text()?.into_owned(),
             created: columns.time()?,
             retired: columns.maybe_time()?,
         })
@@ -135,13 +156,15 @@ impl Kept for PlanRow {
 }
 
 impl Kept for PriceRow {
+    const TABLE: (&'static str, &'static [&'static str]) =
+        ("prices", &["id", "source", "terms", "created", "withdrawn"]);
     const INSERT: &'static Bulk = &PRICES;
 
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
         Ok(Self {
-            id: columns.text()?.to_owned(),
-            source: source(columns.text()?)?,
-            terms: columns.text()?.to_owned(),
+            id: columns.text()?.into_owned(),
+            source: source(&columns.text()?)?,
+            terms: columns.text()?.into_owned(),
             created: columns.time()?,
             withdrawn: columns.maybe_time()?,
         })
@@ -158,12 +181,13 @@ impl Kept for PriceRow {
 }
 
 impl Kept for SubscriptionRow {
+    const TABLE: (&'static str, &'static [&'static str]) = ("subscriptions", &["tenant", "plan", "begins", "ends"]);
     const INSERT: &'static Bulk = &SUBSCRIPTIONS;
 
-    fn read(columns: &mut Columns<'_>) -> Result<Self, Failure> {
+    fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
         Ok(Self {
             tenant: TenantId::new(columns.text()?),
-            plan: columns.text()?.to_owned(),
+            plan: columns.text()?.into_owned(),
             from: columns.time()?,
             until: columns.maybe_time()?,
         })

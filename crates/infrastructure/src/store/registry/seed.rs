@@ -1,22 +1,26 @@
 //! What a config file declares, put in place of what the last one did.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Seed, Source, TenantRow};
+use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Seed, Source, SubscriptionRow, TenantRow};
 use kernel::time::Timestamp;
 
 use super::plans::{enter_plan, enter_price, retire, withdraw};
 use super::publish;
-use super::rows::{insert, read};
+use super::rows::{all, insert, read};
 use super::snapshot::latest;
 use super::tenants::{change_tenant, unsubscribe};
 use crate::store::Store;
-use crate::store::columns::Columns;
+use crate::store::bulk::Bulk;
+use crate::store::columns::{Columns, hex};
 use crate::store::failure::Failure;
 use crate::store::session::Session;
 
-const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants";
-const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys";
+/// What this looks after.
+const DECLARED: &str = "source = 'config'";
+static TENANTS_THERE: Bulk = Bulk::new("SELECT id FROM tenants WHERE id IN (VALUES", 1, ")");
+static KEYS_THERE: Bulk = Bulk::new("SELECT id FROM keys WHERE source <> 'config' AND id IN (VALUES", 1, ")");
+static HASHES_THERE: Bulk = Bulk::new("SELECT hash FROM keys WHERE source <> 'config' AND hash IN (VALUES", 1, ")");
 const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
 const PRICES: &str = "SELECT id, source, terms, created, withdrawn FROM prices";
 const CHANGE_KEY: &str = "UPDATE keys SET tenant = $2, name = $3, hash = $4, terms = $5, expires = $6, revoked = $7, \
@@ -48,9 +52,10 @@ impl Store {
             Planting { session: &mut session, now: Timestamp::now(), skipped: Vec::new(), changed: false };
         planting.plans(&seed.plans).await?;
         planting.prices(&seed.prices).await?;
-        let tenants = planting.tenants(&seed.tenants).await?;
-        planting.keys(&seed.keys, &tenants).await?;
-        planting.take_away(&seed.tenants).await?;
+        let tenants: Vec<TenantRow> = all(planting.session, DECLARED, None).await?;
+        let ours = planting.tenants(&tenants, &seed.tenants).await?;
+        planting.keys(&seed.keys, &ours).await?;
+        planting.take_away(&tenants, &seed.tenants).await?;
         let Planting { skipped, changed, .. } = planting;
         if changed {
             publish(session).await?;
@@ -106,65 +111,71 @@ impl Planting<'_, '_> {
         Ok(())
     }
 
-    /// Returns the ids of all tenants there are afterwards, those included that are about to be taken away.
-    async fn tenants(&mut self, seeds: &[TenantRow]) -> Result<HashSet<String>, Failure> {
-        let there: Vec<TenantRow> = read(&self.session.rows(sqlx::query(TENANTS)).await?)?;
-        let mut ids: HashSet<String> = there.iter().map(|tenant| tenant.id.as_str().to_owned()).collect();
+    /// Returns those declared that are the config's.
+    async fn tenants<'r>(&mut self, there: &[TenantRow], seeds: &'r [TenantRow]) -> Result<HashSet<&'r str>, Failure> {
         let there: HashMap<&str, &TenantRow> = there.iter().map(|tenant| (tenant.id.as_str(), tenant)).collect();
-        let mut new = Vec::new();
+        let unknown = seeds.iter().map(|seed| seed.id.as_str()).filter(|id| !there.contains_key(id));
+        let of_api = self.look_up(&TENANTS_THERE, unknown).await?;
+        let (mut new, mut seen) = (Vec::new(), HashSet::new());
         for seed in seeds {
-            match there.get(seed.id.as_str()) {
-                Some(tenant) if tenant.source == Source::Api => self.skipped.push(seed.id.as_str().to_owned()),
-                Some(tenant) => {
-                    let same = |a: &TenantRow, b: &TenantRow| {
-                        (&a.plan, a.suspended, &a.terms) == (&b.plan, b.suspended, &b.terms)
-                    };
-                    if !same(tenant, seed) {
-                        change_tenant(self.session, tenant, seed).await?;
-                        self.changed = true;
-                    }
-                }
+            let id = seed.id.as_str();
+            if of_api.contains(id) {
+                self.skipped.push(id.to_owned());
+            } else if !seen.insert(id) {
                 // Declared twice: the first counts.
-                None => {
-                    if ids.insert(seed.id.as_str().to_owned()) {
-                        new.push(seed.clone());
-                    }
+            } else if let Some(tenant) = there.get(id) {
+                let as_it_was = (&tenant.plan, tenant.suspended, &tenant.terms);
+                if as_it_was != (&seed.plan, seed.suspended, &seed.terms) {
+                    change_tenant(self.session, tenant, seed).await?;
+                    self.changed = true;
                 }
+            } else {
+                new.push(seed.clone());
             }
         }
         self.changed |= !new.is_empty();
         insert(self.session, &new).await?;
-        let subscriptions: Vec<_> = new.into_iter().filter_map(first_subscription).collect();
+        let subscriptions: Vec<SubscriptionRow> = new.into_iter().filter_map(first_subscription).collect();
         insert(self.session, &subscriptions).await?;
-        Ok(ids)
+        Ok(seen)
     }
 
-    async fn keys(&mut self, seeds: &[KeyRow], tenants: &HashSet<String>) -> Result<(), Failure> {
-        let there: Vec<KeyRow> = read(&self.session.rows(sqlx::query(KEYS)).await?)?;
+    /// `tenants` are those declared now that are the config's.
+    async fn keys(&mut self, seeds: &[KeyRow], tenants: &HashSet<&str>) -> Result<(), Failure> {
+        let there: Vec<KeyRow> = all(self.session, DECLARED, None).await?;
         let declared: HashSet<&str> = seeds.iter().map(|seed| seed.id.as_str()).collect();
         // First away with the old ones: a new one may have the hash of one that goes.
-        let gone = |key: &&KeyRow| key.source == Source::Config && !declared.contains(key.id.as_str());
-        for key in there.iter().filter(gone) {
+        let (there, gone): (Vec<KeyRow>, Vec<KeyRow>) =
+            there.into_iter().partition(|key| declared.contains(key.id.as_str()));
+        for key in &gone {
             self.session.run(sqlx::query(DELETE_KEY).bind(key.id.as_str())).await?;
             self.changed = true;
         }
-        let left = || there.iter().filter(|key| !gone(key));
-        let mut hashes: HashMap<[u8; 32], &str> = left().map(|key| (key.hash, key.id.as_str())).collect();
-        let there: HashMap<&str, &KeyRow> = left().map(|key| (key.id.as_str(), key)).collect();
-        let mut new: Vec<KeyRow> = Vec::new();
-        for seed in seeds {
+        let there: HashMap<&str, &KeyRow> = there.iter().map(|key| (key.id.as_str(), key)).collect();
+        let hex_hashes: Vec<String> = seeds.iter().map(|seed| hex(&seed.hash)).collect();
+        // Only what is new or was changed can be in the way of what came by the API.
+        let changed = |seed: &KeyRow| there.get(seed.id.as_str()).is_none_or(|key| key.hash != seed.hash);
+        let changed = || seeds.iter().zip(&hex_hashes).filter(|(seed, _)| changed(seed));
+        let of_api = self.look_up(&KEYS_THERE, changed().map(|(seed, _)| seed.id.as_str())).await?;
+        let api_hashes = self.look_up(&HASHES_THERE, changed().map(|(_, hash)| hash.as_str())).await?;
+        let elsewhere: BTreeSet<&str> =
+            seeds.iter().map(|seed| seed.tenant.as_str()).filter(|tenant| !tenants.contains(tenant)).collect();
+        let elsewhere = self.look_up(&TENANTS_THERE, elsewhere.into_iter()).await?;
+        let mut hashes: HashMap<[u8; 32], &str> = there.values().map(|key| (key.hash, key.id.as_str())).collect();
+        let (mut new, mut seen) = (Vec::new(), HashSet::new());
+        for (seed, hash) in seeds.iter().zip(&hex_hashes) {
             let id = seed.id.as_str();
-            let before = there.get(id);
-            let of_api = before.is_some_and(|key| key.source == Source::Api);
-            let homeless = !tenants.contains(seed.tenant.as_str());
-            let taken = hashes.get(&seed.hash).is_some_and(|owner| *owner != id);
-            if of_api || homeless || taken {
+            let tenant = seed.tenant.as_str();
+            let homeless = !tenants.contains(tenant) && !elsewhere.contains(tenant);
+            let taken = api_hashes.contains(hash) || hashes.get(&seed.hash).is_some_and(|owner| *owner != id);
+            if of_api.contains(id) || homeless || taken {
                 self.skipped.push(id.to_owned());
                 continue;
             }
             hashes.insert(seed.hash, id);
-            match before {
-                None => new.push(seed.clone()),
+            match there.get(id) {
+                None if seen.insert(id) => new.push(seed.clone()),
+                None => {}
                 Some(key) => {
                     // Revoked is revoked: a restart with the same config must not let the key in again.
                     let wanted = KeyRow { revoked: key.revoked.or(seed.revoked), ..seed.clone() };
@@ -175,10 +186,25 @@ impl Planting<'_, '_> {
                 }
             }
         }
-        new.sort_by(|a, b| a.id.cmp(&b.id));
-        new.dedup_by(|a, b| a.id == b.id);
         self.changed |= !new.is_empty();
         insert(self.session, &new).await
+    }
+
+    /// What of a list is in a table.
+    async fn look_up(
+        &mut self,
+        list: &'static Bulk,
+        wanted: impl Iterator<Item = &str> + Send,
+    ) -> Result<HashSet<String>, Failure> {
+        let wanted: Vec<&str> = wanted.collect();
+        let mut found = HashSet::new();
+        for (statement, group) in list.over(self.session.engine(), &wanted) {
+            let statement = group.iter().fold(statement, |statement, one| statement.bind(*one));
+            for row in &self.session.rows(statement).await? {
+                found.insert(Columns::of(row).text()?.to_owned());
+            }
+        }
+        Ok(found)
     }
 
     async fn change_key(&mut self, key: &KeyRow) -> Result<(), Failure> {
@@ -186,7 +212,7 @@ impl Planting<'_, '_> {
             .bind(key.id.as_str())
             .bind(key.tenant.as_str())
             .bind(key.name.as_str())
-            .bind(crate::store::columns::hex(&key.hash))
+            .bind(hex(&key.hash))
             .bind(key.terms.as_str())
             .bind(key.expires.map(Timestamp::millis))
             .bind(key.revoked.map(Timestamp::millis))
@@ -196,10 +222,9 @@ impl Planting<'_, '_> {
 
     /// Takes away the tenants that came from a config and are in it no more; those that something holds on to stay,
     /// suspended.
-    async fn take_away(&mut self, seeds: &[TenantRow]) -> Result<(), Failure> {
+    async fn take_away(&mut self, there: &[TenantRow], seeds: &[TenantRow]) -> Result<(), Failure> {
         let declared: HashSet<&str> = seeds.iter().map(|seed| seed.id.as_str()).collect();
-        let there: Vec<TenantRow> = read(&self.session.rows(sqlx::query(TENANTS)).await?)?;
-        let gone = |tenant: &&TenantRow| tenant.source == Source::Config && !declared.contains(tenant.id.as_str());
+        let gone = |tenant: &&TenantRow| !declared.contains(tenant.id.as_str());
         for tenant in there.iter().filter(gone) {
             let id = tenant.id.as_str();
             if !self.held(id).await? {
@@ -227,9 +252,9 @@ impl Planting<'_, '_> {
     }
 }
 
-fn first_subscription(tenant: TenantRow) -> Option<kernel::store::registry::SubscriptionRow> {
+fn first_subscription(tenant: TenantRow) -> Option<SubscriptionRow> {
     let TenantRow { id, plan, created, .. } = tenant;
-    plan.map(|plan| kernel::store::registry::SubscriptionRow { tenant: id, plan, from: created, until: None })
+    plan.map(|plan| SubscriptionRow { tenant: id, plan, from: created, until: None })
 }
 
 /// Whether a declared key is as it is kept. When it was made and last used is not declared.

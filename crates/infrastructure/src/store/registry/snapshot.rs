@@ -7,13 +7,11 @@ use kernel::store::registry::{PlanRow, Snapshot};
 use kernel::time::Timestamp;
 
 use super::revision;
-use super::rows::read;
+use super::rows::{all, read};
 use crate::store::Store;
 use crate::store::failure::Failure;
 
-const TENANTS: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants ORDER BY id";
-const KEYS: &str = "SELECT id, tenant, source, name, hash, terms, created, expires, revoked, replaces, used FROM keys \
-                    WHERE revoked IS NULL AND (expires IS NULL OR expires > $1) ORDER BY id";
+const LIVE: &str = "revoked IS NULL AND (expires IS NULL OR expires > $7)";
 const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
 const PRICES: &str =
     "SELECT id, source, terms, created, withdrawn FROM prices WHERE withdrawn IS NULL ORDER BY created, id";
@@ -35,8 +33,8 @@ impl Store {
         let mut session = self.viewing(self.long("read the registry")).await?;
         let revision = revision(&mut session).await?;
         let expired = Timestamp::now().millis() - i64::try_from(LONG_EXPIRED.as_millis()).unwrap_or(0);
-        let tenants = read(&session.rows(sqlx::query(TENANTS)).await?)?;
-        let keys = read(&session.rows(sqlx::query(KEYS).bind(expired)).await?)?;
+        let tenants = all(&mut session, "1 = 1", None).await?;
+        let keys = all(&mut session, LIVE, Some(expired)).await?;
         let plans = session.rows(sqlx::query(PLANS)).await?;
         let prices = read(&session.rows(sqlx::query(PRICES)).await?)?;
         session.commit().await?;

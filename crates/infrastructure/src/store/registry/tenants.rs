@@ -101,7 +101,7 @@ impl Store {
         }
         let rows: Vec<(&str, i64)> = latest.into_iter().collect();
         // One statement at a time: none of them needs the others, and locks are held as short as can be.
-        for (statement, group) in USED.over(&rows) {
+        for (statement, group) in USED.over(self.engine, &rows) {
             let mut session = self.writing(self.short("note use of keys")).await?;
             session.run(group.iter().fold(statement, |statement, (id, at)| statement.bind(*id).bind(*at))).await?;
             session.commit().await?;

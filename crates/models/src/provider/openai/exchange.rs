@@ -82,7 +82,7 @@ async fn head(
     }
     let pool =
         instance.vitals.pool.as_ref().ok_or_else(|| Failure::Connect(std::io::ErrorKind::AddrNotAvailable.into()))?;
-    pool.send(instance.limits, instance.timeouts.connect, sent, request).await
+    pool.send(instance.limits, instance.timeouts.connect, sent, true, request).await
 }
 
 async fn simulated(sim: &sim::Sim, request: http::Request<Outbound>) -> Answered {
@@ -235,7 +235,7 @@ async fn refusal(mut answered: Answered, instance: &Instance, limit: Moment) -> 
     error
 }
 
-fn unreachable(failure: &Failure, instance: &Instance) -> Error {
+pub(in crate::provider) fn unreachable(failure: &Failure, instance: &Instance) -> Error {
     instance.failed(failure.cause(), None);
     tracing::debug!(model = %instance.deployment.label, instance = %instance.name, %failure, "attempt failed");
     let message = match failure {
@@ -246,7 +246,7 @@ fn unreachable(failure: &Failure, instance: &Instance) -> Error {
 }
 
 /// Nothing came by `limit`. Whose limit it was decides whose fault it is.
-pub(super) fn too_slow(ctx: &Ctx, instance: &Instance, since: Moment, limit: Moment) -> Error {
+pub(in crate::provider) fn too_slow(ctx: &Ctx, instance: &Instance, since: Moment, limit: Moment) -> Error {
     let waited = Moment::now().since(since).as_millis();
     if ctx.facts().deadline == Some(limit) {
         // The client set it: the backend may be as quick as ever, and nobody else can help.
@@ -258,7 +258,7 @@ pub(super) fn too_slow(ctx: &Ctx, instance: &Instance, since: Moment, limit: Mom
     Error::upstream(Kind::UpstreamTimeout, "timeout", format!("The backend did not answer within {waited} ms."))
 }
 
-pub(super) fn broken(instance: &Instance, cause: &'static str) -> Error {
+pub(in crate::provider) fn broken(instance: &Instance, cause: &'static str) -> Error {
     instance.failed(cause, None);
     Error::upstream(
         Kind::BadUpstream,
@@ -287,7 +287,8 @@ pub(super) fn disguised(instance: &Instance, status: Option<u16>, message: &str)
 }
 
 fn content_type(answered: &Answered) -> Bytes {
-    answered.headers.get(http::header::CONTENT_TYPE).map_or_else(Bytes::new, |value| match value.as_bytes() {
+    let json = || Bytes::from_static(b"application/json");
+    answered.headers.get(http::header::CONTENT_TYPE).map_or_else(json, |value| match value.as_bytes() {
         b"application/json" => Bytes::from_static(b"application/json"),
         b"text/event-stream" => Bytes::from_static(b"text/event-stream"),
         other => Bytes::copy_from_slice(other),
