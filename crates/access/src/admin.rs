@@ -4,11 +4,14 @@
 //! ask, and how it looks in JSON.
 
 mod asked;
+mod balance;
 mod by;
+mod invoices;
 mod keys;
 mod lines;
 mod openapi;
 mod overview;
+mod paper;
 mod plans;
 mod prices;
 mod refusal;
@@ -16,12 +19,14 @@ pub mod route;
 mod router;
 mod schema;
 mod tenants;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kernel::explain::{Decisions, Lines};
 use tenancy::Register;
+use tenancy::invoice::Books;
 use tokio_util::sync::CancellationToken;
 
 pub use self::asked::{Asked, Page};
@@ -37,6 +42,8 @@ pub struct Plane {
     pub door: Arc<Door>,
     /// Who there is.
     pub register: Arc<Register>,
+    /// What was consumed, and what is owed.
+    pub books: Books,
     /// Writes all metrics in the OpenMetrics text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Those who wait.

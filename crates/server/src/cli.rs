@@ -1,5 +1,6 @@
 //! The command line.
 
+mod billing;
 mod control;
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::billing::*;
 pub(crate) use self::control::*;
 use crate::{command, serve};
 
@@ -40,6 +42,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Manage prices of models
     Price(PriceArgs),
+    /// Show what was consumed and what it costs
+    Usage(UsageArgs),
+    /// Make, issue, show and verify invoices
+    Invoice(InvoiceArgs),
+    /// Show balances, and move money
+    Balance(BalanceArgs),
     /// Sign a request, and print the headers that show it
     Sign(SignArgs),
     /// Print shell completions
@@ -161,6 +169,9 @@ impl Command {
             Self::Key(args) => command::key::run(&args),
             Self::Plan(args) => command::plan::run(&args),
             Self::Price(args) => command::price::run(&args),
+            Self::Usage(args) => command::usage::run(&args),
+            Self::Invoice(args) => command::invoice::run(&args),
+            Self::Balance(args) => command::balance::run(&args),
             Self::Sign(args) => command::sign::run(&args),
             Self::Completions { shell } => Ok(command::completions::run(shell)),
         }

@@ -1,8 +1,10 @@
 //! The commands that are not `serve`.
 
+pub(crate) mod balance;
 pub(crate) mod check;
 pub(crate) mod completions;
 mod control;
+pub(crate) mod invoice;
 pub(crate) mod key;
 pub(crate) mod plan;
 pub(crate) mod price;
@@ -12,3 +14,4 @@ pub(crate) mod sign;
 pub(crate) mod sim;
 mod table;
 pub(crate) mod tenant;
+pub(crate) mod usage;

@@ -15,6 +15,7 @@ use kernel::Moment;
 use kernel::fetch::Fetch;
 use kernel::store::Ledger;
 use scheduling::Pool;
+use tenancy::invoice::Books;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{State, assemble};
@@ -118,6 +119,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let plane = admin::Plane {
         door,
         register: Arc::clone(&running.register),
+        books: Books::new(Arc::clone(&store) as _, Arc::clone(&store) as _),
         metrics: Box::new(move || shown.show()),
         lines: Box::new(running.state.queues.clone()),
         decisions: Box::new(running.state.queues.clone()),

@@ -1,9 +1,12 @@
 //! Tenants, their keys and their plans, prices, and what calls cost. HTTP has no place here.
 
+pub mod balance;
 pub mod bookkeeper;
 pub mod catalogue;
+mod csv;
 pub mod directory;
 pub mod identity;
+pub mod invoice;
 mod keep;
 pub mod key;
 pub mod limit;
@@ -14,6 +17,8 @@ pub mod purse;
 pub mod rating;
 mod refused;
 pub mod register;
+pub mod report;
+pub mod rerate;
 pub mod shape;
 #[cfg(test)]
 mod simulation;

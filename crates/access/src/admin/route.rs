@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use schemars::{Schema, SchemaGenerator};
 
-use super::{Asked, Plane, Refusal, keys, openapi, overview, plans, prices, tenants};
+use super::{Asked, Plane, Refusal, balance, invoices, keys, openapi, overview, plans, prices, tenants, usage};
 
 /// One endpoint.
 #[derive(Clone, Copy)]
@@ -85,8 +85,17 @@ pub struct Shape {
 }
 
 /// Every endpoint, by noun.
-pub const ROUTES: &[&[Route]] =
-    &[tenants::ROUTES, keys::ROUTES, plans::ROUTES, prices::ROUTES, overview::ROUTES, openapi::ROUTES];
+pub const ROUTES: &[&[Route]] = &[
+    tenants::ROUTES,
+    keys::ROUTES,
+    plans::ROUTES,
+    prices::ROUTES,
+    usage::ROUTES,
+    invoices::ROUTES,
+    balance::ROUTES,
+    overview::ROUTES,
+    openapi::ROUTES,
+];
 
 /// What lists are paged with.
 pub const PAGE: &[Query] = &[

@@ -44,6 +44,18 @@ pub(super) fn list_of<T: JsonSchema>(generator: &mut SchemaGenerator, name: &str
     })
 }
 
+/// The shape of one page of a list of a type that has no name of its own.
+pub(super) fn page_of<T: JsonSchema>(generator: &mut SchemaGenerator, name: &str) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            name: { "type": "array", "items": inlined::<T>(generator) },
+            "next": { "type": ["string", "null"], "description": "Send it as `after` for the next page; `null`: this was the last." },
+        },
+        "required": [name, "next"],
+    })
+}
+
 /// The shape of a config section without some fields, with those of another type beside them.
 pub(super) fn settings<T: JsonSchema, M: JsonSchema>(generator: &mut SchemaGenerator, without: &[&str]) -> Schema {
     let mut base = inlined::<T>(generator);

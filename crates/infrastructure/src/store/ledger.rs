@@ -46,7 +46,20 @@ impl Ledger for Store {
         after: Option<(Timestamp, PostingId)>,
         most: u32,
     ) -> Stored<'a, Vec<Transfer>> {
-        Box::pin(self.persist(move || self.list_transfers(account, after, most)))
+        Box::pin(self.persist(move || self.list_transfers(read::TRANSFERS, account, after, most)))
+    }
+
+    fn moves<'a>(
+        &'a self,
+        account: &'a Account,
+        after: Option<(Timestamp, PostingId)>,
+        most: u32,
+    ) -> Stored<'a, Vec<Transfer>> {
+        Box::pin(self.persist(move || self.list_transfers(read::MOVES, account, after, most)))
+    }
+
+    fn transfer(&self, id: PostingId) -> Stored<'_, Option<Transfer>> {
+        Box::pin(self.persist(move || self.find_transfer(id)))
     }
 
     fn balance<'a>(&'a self, account: &'a Account, currency: Currency) -> Stored<'a, Balance> {

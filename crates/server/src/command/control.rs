@@ -69,6 +69,19 @@ impl Control {
 
     /// Does something; `body` as JSON.
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let text = self.send(method, path, body)?;
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).with_context(|| format!("{} is no Sluice: its answer is no JSON", self.url))
+    }
+
+    /// Reads what is no JSON: a table, a page.
+    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+        self.send("GET", path, None)
+    }
+
+    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -87,11 +100,7 @@ impl Control {
         let status = answer.status().as_u16();
         let text = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string().context(self.url.clone())?;
         if (200..300).contains(&status) {
-            if text.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_str(&text)
-                .with_context(|| format!("{} is no Sluice: its answer is no JSON", self.url));
+            return Ok(text);
         }
         bail!(refused(status, &text))
     }
@@ -100,8 +109,9 @@ impl Control {
     pub(super) fn all(&self, path: &str, name: &str) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
         let mut after = String::new();
+        let joint = if path.contains('?') { '&' } else { '?' };
         loop {
-            let mut page = self.get(&format!("{path}?limit={PAGE}{after}"))?;
+            let mut page = self.get(&format!("{path}{joint}limit={PAGE}{after}"))?;
             if let Some(Value::Array(rows)) = page.get_mut(name).map(Value::take) {
                 all.extend(rows);
             }

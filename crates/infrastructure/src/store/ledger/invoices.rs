@@ -12,7 +12,8 @@ use crate::store::failure::Failure;
 /// Invoices are issued one by one: what is looked at before cannot change meanwhile.
 const LOCK: &str = "UPDATE meta SET value = value + 1 WHERE name = 'invoices'";
 const NUMBER: &str = "SELECT id FROM invoices WHERE id = $1";
-const OVERLAP: &str = "SELECT id FROM invoices WHERE tenant = $1 AND begins < $3 AND ends > $2 LIMIT 1";
+const OVERLAP: &str =
+    "SELECT id FROM invoices WHERE tenant = $1 AND begins < $3 AND ends > $2 AND currency = $4 LIMIT 1";
 const INVOICE: &str =
     "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices WHERE id = $1";
 const ALL: &str = "SELECT id, tenant, begins, ends, issued, currency, units, pico, body FROM invoices \

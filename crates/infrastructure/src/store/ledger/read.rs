@@ -16,12 +16,18 @@ const CHARGES: &str = "SELECT id, at, request, tenant, key, model, version, oper
                        price, currency, units, pico FROM charges";
 const FROM_THE_START: &str = "";
 /// Each side by its own index, so that a page costs a page however long the account is.
-const TRANSFERS: &str = "SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note FROM (\
+pub(super) const TRANSFERS: &str = "SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note FROM (\
     SELECT * FROM (SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note FROM transfers \
     WHERE debit = $1 AND (at, id) > ($2, $3) ORDER BY at, id LIMIT $4) AS debits UNION ALL \
     SELECT * FROM (SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note FROM transfers \
     WHERE credit = $1 AND debit <> $1 AND (at, id) > ($2, $3) ORDER BY at, id LIMIT $4) AS credits\
     ) AS both_sides ORDER BY at, id LIMIT $4";
+/// The same of those that no call caused.
+pub(super) const MOVES: &str = "SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note FROM transfers \
+                     WHERE (debit = $1 OR credit = $1) AND cause <> 'call' AND (at, id) > ($2, $3) \
+                     ORDER BY at, id LIMIT $4";
+const TRANSFER: &str = "SELECT id, at, cause, debit, credit, units, pico, currency, reverses, invoice, note \
+                        FROM transfers WHERE id = $1";
 const BALANCE: &str = "SELECT debit_units, debit_pico, credit_units, credit_pico FROM accounts \
                        WHERE name = $1 AND currency = $2";
 const BALANCES: &str = "SELECT name, currency, debit_units, debit_pico, credit_units, credit_pico FROM accounts \
@@ -61,16 +67,24 @@ impl Store {
 
     pub(super) async fn list_transfers(
         &self,
+        list: &'static str,
         account: &Account,
         after: Option<(Timestamp, PostingId)>,
         most: u32,
     ) -> Result<Vec<Transfer>, Failure> {
         let (at, id) = after.map_or((i64::MIN, FROM_THE_START.to_owned()), |(at, id)| (at.millis(), id.to_string()));
-        let list = sqlx::query(TRANSFERS).bind(account.name()).bind(at).bind(id).bind(i64::from(most));
+        let list = sqlx::query(list).bind(account.name()).bind(at).bind(id).bind(i64::from(most));
         let mut session = self.reading(self.long("list transfers")).await?;
         let rows = session.rows(list).await?;
         session.done();
         rows.iter().map(read_transfer).collect()
+    }
+
+    pub(super) async fn find_transfer(&self, id: PostingId) -> Result<Option<Transfer>, Failure> {
+        let mut session = self.reading(self.short("find transfer")).await?;
+        let row = session.row(sqlx::query(TRANSFER).bind(id.to_string())).await?;
+        session.done();
+        row.as_ref().map(read_transfer).transpose()
     }
 
     pub(super) async fn find_balance(&self, account: &Account, currency: Currency) -> Result<Balance, Failure> {

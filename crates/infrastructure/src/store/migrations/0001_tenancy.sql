@@ -135,6 +135,8 @@ CREATE TABLE transfers (
 CREATE UNIQUE INDEX transfers_reverses ON transfers (reverses) WHERE reverses IS NOT NULL;
 CREATE INDEX transfers_debit ON transfers (debit, at, id);
 CREATE INDEX transfers_credit ON transfers (credit, at, id);
+CREATE INDEX moves_debit ON transfers (debit, at, id) WHERE cause <> 'call';
+CREATE INDEX moves_credit ON transfers (credit, at, id) WHERE cause <> 'call';
 
 CREATE TABLE accounts (
     name TEXT NOT NULL,
