@@ -108,6 +108,8 @@ fn keys_are_known_by_their_last_use() {
     let mut desk = Desk::default();
     let mut used = std::collections::BTreeMap::new();
     let entries = (1..=5).map(|id| Entry::Opened(draft(id))).collect();
-    desk.take(Page { entries, mark: 1, past: false }, &mut |key, at| drop(used.insert(key.to_string(), at.millis())));
+    desk.take(Page { entries, mark: 1, past: false }, &mut |key, at| {
+        used.insert(key.to_string(), at.millis());
+    });
     assert_eq!(used.into_iter().collect::<Vec<_>>(), [("k0".to_owned(), 4), ("k1".to_owned(), 5)]);
 }

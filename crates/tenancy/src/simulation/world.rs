@@ -188,9 +188,9 @@ impl World {
                 let (down, full) = (self.random.below(3) == 0, self.random.below(12) == 0);
                 self.disk.set(down, full);
             }
-            14 if self.random.below(4) == 0 => {
-                self.paid += 500;
-                self.disk.pay(&TenantId::new("prepaid"), Money::from_units(500));
+            14 => {
+                self.paid += 150;
+                self.disk.pay(&TenantId::new("prepaid"), Money::from_units(150));
             }
             _ => drop(self.keep(life).await),
         }
