@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kernel::fetch::{Ask, Fault, Fetched, Fetching};
 use kernel::settings::{Millis, Secret};
 use serde_json::{Value, json};
-use tenancy::{Pepper, TenantSettings};
+use tenancy::{Declared, Pepper, TenantSettings};
 
 use super::*;
 
@@ -55,7 +55,8 @@ struct Room {
 impl Room {
     fn new(tenants: Value, introspection: Option<&IntrospectionSettings>, takes: Duration) -> Self {
         let tenants: Vec<TenantSettings> = serde_json::from_value(tenants).unwrap();
-        let directory = Directory::new(&tenants, &[], Pepper::from_text("p"));
+        let declared = Declared { tenants, ..Declared::default() };
+        let directory = Directory::of(&declared, Pepper::from_text("p"));
         let (state, fetch) = (Arc::<State>::default(), Arc::new(Canned { takes, ..Canned::default() }));
         let driver: Arc<dyn Fetch> = fetch.clone();
         let peers = ["10.0.0.7".to_owned()];

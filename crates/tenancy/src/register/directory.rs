@@ -101,7 +101,7 @@ impl Directory {
         before: &Self,
     ) -> Self {
         // Stable: of two with one hash the one gathered first stays, which is the config's.
-        entries.sort_by(|a, b| a.hash.cmp(&b.hash));
+        entries.sort_by_key(|entry| entry.hash);
         entries.dedup_by(|later, kept| later.hash == kept.hash);
         let bits = usize::BITS - entries.len().leading_zeros();
         let mut starts = vec![0u32; (1 << bits) + 1];

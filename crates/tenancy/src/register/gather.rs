@@ -23,10 +23,21 @@ pub(super) struct Gathering {
     by_tenant: HashMap<TenantId, u32>,
     entries: Vec<Entry>,
     identities: Identities,
-    /// Terms by plan, tenant's settings and key's settings; `None` where one of them cannot be understood.
-    terms: HashMap<(Option<Text>, Text, Option<Text>), Option<Arc<Terms>>>,
+    /// `None` where something cannot be understood.
+    terms: HashMap<MadeOf, Option<Arc<Terms>>>,
     /// What could not be understood, for the operator's log.
     pub(super) faults: Vec<String>,
+}
+
+/// What terms are made of: plan, tenant's settings, key's settings.
+type MadeOf = (Option<Text>, Text, Option<Text>);
+
+/// A key, by whatever it came.
+struct Known<'a> {
+    id: KeyId,
+    hash: [u8; 32],
+    terms: &'a str,
+    expires: Option<Timestamp>,
 }
 
 /// Bound: more faults than this tell nothing more.
@@ -50,7 +61,7 @@ impl Gathering {
             let Some(place) = this.by_tenant.get(tenant.id.as_str()).copied() else { continue };
             for key in &tenant.keys {
                 if let Some((id, hash)) = pepper.and_then(|pepper| known_by(key, pepper)) {
-                    this.key(place, Source::Config, id, hash, &key_terms(key), key.expiry());
+                    this.key(place, Source::Config, Known { id, hash, terms: &key_terms(key), expires: key.expiry() });
                 }
             }
         }
@@ -68,7 +79,8 @@ impl Gathering {
         for row in keys {
             let Some(place) = self.by_tenant.get(&row.tenant).copied() else { continue };
             if row.source == Source::Api && row.revoked.is_none() {
-                self.key(place, row.source, row.id, row.hash, &row.terms, row.expires);
+                let known = Known { id: row.id, hash: row.hash, terms: &row.terms, expires: row.expires };
+                self.key(place, row.source, known);
             }
         }
     }
@@ -83,7 +95,8 @@ impl Gathering {
             let Some(tenant) = before.tenants.get(entry.tenant as usize) else { continue };
             let Some(place) = self.by_tenant.get(&tenant.id).copied() else { continue };
             let expires = (entry.expires < i64::MAX).then_some(Timestamp(entry.expires));
-            self.key(place, Source::Api, entry.id.clone(), entry.hash, before.texts.at(entry.text), expires);
+            let (id, terms) = (entry.id.clone(), before.texts.at(entry.text));
+            self.key(place, Source::Api, Known { id, hash: entry.hash, terms, expires });
         }
     }
 
@@ -111,7 +124,8 @@ impl Gathering {
         self.tenants.push(Tenant { id, source, plan, text, terms, suspended });
     }
 
-    fn key(&mut self, tenant: u32, source: Source, id: KeyId, hash: [u8; 32], terms: &str, expires: Option<Timestamp>) {
+    fn key(&mut self, tenant: u32, source: Source, known: Known<'_>) {
+        let Known { id, hash, terms, expires } = known;
         let text = self.texts.place(terms);
         let Some((plan, of)) = self.tenants.get(tenant as usize).map(|tenant| (tenant.plan, tenant.text)) else {
             return;
