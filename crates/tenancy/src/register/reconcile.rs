@@ -15,16 +15,19 @@ const USED_EVERY: Duration = Duration::from_secs(10);
 const USED_BATCH: usize = 500;
 /// How often the copy in the data directory is written at most: with very many keys it takes a while.
 const COPY_EVERY: Duration = Duration::from_secs(10);
-/// Bound: for the store at the start; calls are answered without it after that.
+/// Bound: for the store at the start where a copy says who was known last; calls are answered by that after it.
 const START_WITHIN: Duration = Duration::from_secs(2);
+/// Bound: for the store at the start where nothing else knows. A file with very many keys takes some seconds to read.
+const START_ALONE_WITHIN: Duration = Duration::from_secs(30);
 
 impl Register {
     /// The first round, bounded. If the store does not answer, what was known last is put in force.
     pub async fn begin(self: &Arc<Self>) {
-        let fault = match tokio::time::timeout(START_WITHIN, self.round()).await {
+        let within = if self.copy.is_some() { START_WITHIN } else { START_ALONE_WITHIN };
+        let fault = match tokio::time::timeout(within, self.round()).await {
             Ok(Ok(())) => return,
             Ok(Err(fault)) => fault.to_string(),
-            Err(_) => format!("no answer within {} s", START_WITHIN.as_secs()),
+            Err(_) => format!("no answer within {} s", within.as_secs()),
         };
         tracing::warn!(%fault, "the store did not say who there is: starting with what was known last");
         let Some(path) = self.copy.clone() else { return };
