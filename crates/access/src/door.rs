@@ -304,7 +304,17 @@ fn context(said: &Said<'_>, visit: &Visit, caller: Caller, model: Option<Priorit
     let explain = arrival::explain(said.explain, &caller)?;
     let tag = arrival::tag(said.tag)?;
     let (id, started) = (visit.id.clone(), visit.started);
-    Ok(Ctx::new(ctx::Facts { id, caller, priority, started, asked: now(), deadline, explain, tag }))
+    Ok(Ctx::new(ctx::Facts {
+        id,
+        caller,
+        priority,
+        started,
+        asked: now(),
+        deadline,
+        explain,
+        tag,
+        budgeted: visit.budgeted,
+    }))
 }
 
 /// Marks a request whose head gives its body two lengths.

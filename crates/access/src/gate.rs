@@ -10,6 +10,7 @@ mod authenticate;
 pub mod cors;
 pub mod ip_filter;
 mod preprocess;
+mod quota;
 mod rate_limit;
 mod verify_signature;
 
@@ -37,6 +38,7 @@ pub const KINDS: &[Kind<Row>] = &[
     authenticate::KIND,
     verify_signature::KIND,
     rate_limit::KIND,
+    quota::KIND,
     preprocess::KIND,
 ];
 

@@ -158,6 +158,7 @@ impl Bench {
             deadline: None,
             explain: false,
             tag: None,
+            budgeted: true,
         });
         let deadline = started + Duration::from_secs(600);
         let deployment = Arc::clone(&self.deployment);

@@ -42,9 +42,6 @@ const BEYOND_MAX: usize = 100_000;
 /// Where it lies within a data directory.
 const DIRECTORY: &str = "daybook";
 
-/// The default of the most bytes that files take: some million calls that a store has not taken yet.
-pub const BYTES_MAX: u64 = 1 << 30;
-
 /// The local disk's daybook. Dropping it brings all to the disk.
 pub struct Daybook {
     shared: Arc<Shared>,

@@ -32,7 +32,7 @@ use self::engine::Engine;
 use self::failure::Failure;
 use self::session::{Session, Task};
 use self::settings::Place;
-pub use self::settings::{StorageSettings, StorageUrl};
+pub use self::settings::{OnLoss, StorageSettings, StorageUrl};
 
 /// A store of either kind. Cheap to share: it is used behind an `Arc`.
 pub struct Store {

@@ -29,6 +29,8 @@ pub struct Facts {
     pub explain: bool,
     /// What its client wants it counted under.
     pub tag: Option<Arc<str>>,
+    /// Whether it is held to budgets and balances.
+    pub budgeted: bool,
 }
 
 #[derive(Debug)]

@@ -173,6 +173,7 @@ mod tests {
             deadline: None,
             explain: false,
             tag: None,
+            budgeted: true,
         };
         let payload = Arc::new(Payload {
             bytes: Bytes::new(),

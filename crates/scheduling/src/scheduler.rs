@@ -332,6 +332,7 @@ mod tests {
             deadline: None,
             explain: false,
             tag: None,
+            budgeted: true,
         })
     }
 

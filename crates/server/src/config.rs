@@ -18,7 +18,7 @@ use models::ModelSettings;
 use models::settings::{NodeSettings, ServiceSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tenancy::{Declared, PlanSettings, TenantSettings, register};
+use tenancy::{Declared, PlanSettings, TenantSettings, catalogue};
 
 use crate::environment;
 
@@ -231,7 +231,7 @@ impl Config {
             plan.validate(&format!("plans[{i}]"), &mut plans, findings);
         }
         for (i, price) in self.prices.iter().enumerate() {
-            register::validate_price(price, &format!("prices[{i}]"), findings);
+            catalogue::validate(price, &format!("prices[{i}]"), findings);
         }
         self.storage.validate("storage", data_dir, findings);
         self.issuers.validate("issuers", findings);

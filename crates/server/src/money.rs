@@ -4,10 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use infrastructure::daybook::{BYTES_MAX, Daybook};
+use infrastructure::daybook::Daybook;
+use infrastructure::store::{OnLoss, StorageSettings};
 use kernel::sight::{Gauges, Sample};
+use kernel::store::Ledger;
 use kernel::store::daybook::Unkept;
-use kernel::store::{Ledger, Registry};
 use tenancy::tokens::Reading;
 use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
 
@@ -17,9 +18,6 @@ pub(crate) struct Money {
     pub(crate) till: Arc<Till>,
     pub(crate) keeper: Option<Arc<Bookkeeper>>,
 }
-
-/// Where charges are kept, and who is told when keys were used.
-pub(crate) type Store = (Arc<dyn Ledger>, Option<Arc<dyn Registry>>);
 
 /// Where words are in the dialect that backends speak.
 const READING: Reading = Reading { prompt: wire::openai::words::prompt, answer: wire::openai::words::answer };
@@ -32,15 +30,21 @@ impl Default for Money {
 }
 
 impl Money {
-    /// For so many cores; where there is a store, what calls cost is written down in the data directory first.
+    /// For so many cores: what calls cost is written down in the data directory, and then posted.
     ///
     /// # Errors
     /// When the daybook's files cannot be made.
-    pub(crate) fn open(data_dir: &Path, cores: usize, store: Option<Store>) -> io::Result<Self> {
-        let Some((ledger, registry)) = store else { return Ok(Self::default()) };
-        let daybook = Arc::new(Daybook::open(data_dir, cores, BYTES_MAX)?);
+    pub(crate) fn open(
+        settings: &StorageSettings,
+        data_dir: &Path,
+        cores: usize,
+        ledger: Arc<dyn Ledger>,
+    ) -> io::Result<Self> {
+        let daybook = Arc::new(Daybook::open(data_dir, cores, settings.daybook_max.bytes())?);
         let purse = purse();
-        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, registry, Arc::clone(&purse));
+        purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
+        // Who was last used when is the register's to tell.
+        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, None, Arc::clone(&purse));
         Ok(Self { till: Till::new(purse, daybook, READING), keeper: Some(keeper) })
     }
 }

@@ -50,7 +50,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
     let (store, register) = enrolment::open(config, &args.data_dir).await?;
     let ledger = Arc::clone(&store) as Arc<dyn Ledger>;
-    let money = Money::open(&args.data_dir, threads, Some((ledger, None)))
+    let money = Money::open(&config.storage, &args.data_dir, threads, ledger)
         .context("cannot make the daybook in the data directory")?;
     money.price(&register);
     let state = State { money, ..State::default() };

@@ -71,6 +71,8 @@ pub struct Ask<'a> {
     pub answers: bool,
     /// Whether the answer can be cut off on its way.
     pub streams: bool,
+    /// Whether it is held to budgets and balances; if not, it only counts.
+    pub held: bool,
     /// When.
     pub now: Timestamp,
 }
@@ -98,6 +100,7 @@ pub struct Reservation {
     listed: Option<Arc<Listed>>,
     limits: Limits,
     prepaid: bool,
+    held: bool,
     /// What is set aside.
     amount: Money,
     /// Tokens used this month before it, and those set aside of the included ones.
@@ -160,7 +163,7 @@ impl Purse {
         let estimate = of(output);
         let (likely, least) = (cost(&estimate), cost(&of(output.min(FEW))));
         let mut amount = likely;
-        let left = books.left(&limits, key, prepaid, blind);
+        let left = if ask.held { books.left(&limits, key, prepaid, blind) } else { Ok(None) };
         let refused = match left {
             Ok(Some((left, spent))) if least.is_positive() && left < least => Some(spent),
             Ok(Some((left, _))) => {
@@ -193,6 +196,7 @@ impl Purse {
             listed: ask.listed.cloned(),
             limits,
             prepaid,
+            held: ask.held,
             amount,
             before,
             tokens,
@@ -311,7 +315,7 @@ impl Reservation {
         let key = self.caller.key.as_ref();
         let mut books = self.account.lock();
         // Whoever was let in blind goes on blind.
-        let left = books.left(&self.limits, key, self.prepaid, true).ok().flatten();
+        let left = self.held.then(|| books.left(&self.limits, key, self.prepaid, true).ok().flatten()).flatten();
         let granted = left.map_or(wanted, |(left, _)| wanted.min(left.max(Money::ZERO)));
         if self.amount + granted < needed {
             drop(books);

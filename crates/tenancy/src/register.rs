@@ -35,7 +35,6 @@ pub use self::directory::{Directory, Rejected};
 use self::gather::Gathering;
 pub use self::keys::{MadeKey, OVERLAP, OVERLAP_MAX, key_fields};
 pub use self::plans::plan_fields;
-pub use self::prices::validate_price;
 pub use self::tenants::tenant_fields;
 use crate::{Pepper, PlanSettings, TenantSettings, catalogue};
 

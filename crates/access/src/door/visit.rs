@@ -48,6 +48,8 @@ pub(crate) struct Record {
     pub(super) sent: u64,
     /// Whether it is to be written into the access log.
     pub(crate) logged: bool,
+    /// Whether it is held to budgets and balances.
+    pub(crate) budgeted: bool,
     /// Where it comes from.
     pub(crate) address: Option<IpAddr>,
     /// Whose page may read the answer, if it was a page that asked.
@@ -83,6 +85,7 @@ impl Visit {
             received: 0,
             sent: 0,
             logged: false,
+            budgeted: false,
             address,
             reader: None,
             sink,

@@ -13,7 +13,7 @@ use super::codec::tests::charge_of;
 use super::*;
 
 fn open(dir: &Path) -> Daybook {
-    Daybook::open(dir, 2, BYTES_MAX).unwrap()
+    Daybook::open(dir, 2, 1 << 30).unwrap()
 }
 
 fn drain(daybook: &Daybook) -> (Vec<Entry>, u64) {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use kernel::settings::{Findings, Millis, Secret};
+use kernel::settings::{Findings, Millis, Secret, Size};
 use kernel::store::Fault;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,10 +31,32 @@ pub struct StorageSettings {
     /// How often to look for what others changed: so long another replica's change of a tenant or key takes to be in
     /// force here.
     pub refresh_ms: Millis,
+    /// What is written down of calls in the data directory before it is posted here, at most. Beyond it, while this cannot
+    /// be reached, calls that cost money are refused with 503.
+    pub daybook_max: Size,
+    /// What becomes of calls with a hard budget or a balance as long as it is not known what was spent: at a start while
+    /// this cannot be reached.
+    pub on_store_loss: OnLoss,
     /// Processes with the same one share their limits. Default: each process counts for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisSettings>,
 }
+
+/// What becomes of calls whose budgets are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLoss {
+    /// They are let in, and held to what is known here.
+    #[default]
+    Allow,
+    /// They are refused with 503.
+    Refuse,
+}
+
+/// Bound: some four million calls: more than an hour of full load.
+const DAYBOOK_MIB: u64 = 1024;
+/// Bound: below it a core could not even keep the sheet it writes on.
+const DAYBOOK_MIN: u64 = 16 << 20;
 
 /// A database by its URL. Printing, logging and serialising it shows no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,6 +97,8 @@ impl Default for StorageSettings {
             timeout_ms: TIMEOUT,
             report_timeout_ms: REPORT_TIMEOUT,
             refresh_ms: REFRESH,
+            daybook_max: Size::of_mib(DAYBOOK_MIB),
+            on_store_loss: OnLoss::default(),
             redis: None,
         }
     }
@@ -100,6 +124,8 @@ impl StorageSettings {
         let between = format!("must be {} to {}, for example {}", REFRESH_MIN.0, REFRESH_MAX.0, REFRESH.0);
         findings.require(fits, format!("{path}.refresh_ms"), between);
         self.redis.iter().for_each(|redis| redis.validate(&format!("{path}.redis"), findings));
+        let room = self.daybook_max.bytes() >= DAYBOOK_MIN;
+        findings.require(room, format!("{path}.daybook_max"), "must be at least 16MiB");
         let longer = format!("must be at least timeout_ms ({}), for example {}", self.timeout_ms.0, REPORT_TIMEOUT.0);
         findings.require(self.report_timeout_ms >= self.timeout_ms, format!("{path}.report_timeout_ms"), longer);
     }

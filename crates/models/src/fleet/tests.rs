@@ -65,6 +65,7 @@ async fn a_429_on_the_wire_lowers_the_limit() {
         deadline: None,
         explain: false,
         tag: None,
+        budgeted: true,
     };
     let ctx = Ctx::new(facts);
     let tenant = kernel::TenantId::new("t");

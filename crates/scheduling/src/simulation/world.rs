@@ -251,6 +251,7 @@ async fn client(number: usize, call: &Call, backends: &Arc<Backends>, current: &
             deadline: None,
             explain: false,
             tag: None,
+            budgeted: true,
         });
         let deployment = &scheduler.queues[call.deployment];
         let instances = backends.machines.instances[call.deployment].len() as u32;

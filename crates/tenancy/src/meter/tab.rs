@@ -65,6 +65,7 @@ impl Tab {
             output_max: call.output_max,
             answers: speaks(call.operation),
             streams: call.stream,
+            held: facts.budgeted,
             now: at,
         };
         let reservation = till.purse.reserve(&ask, rate)?;

@@ -180,6 +180,7 @@ fn world(model: &str, budgets: &str, stream: bool, book: Notebook) -> World {
         deadline: None,
         explain: false,
         tag: Some("t".into()),
+        budgeted: true,
     });
     let deployment = Arc::new(Deployment {
         index: 0,

@@ -27,7 +27,17 @@ fn purse() -> Arc<Purse> {
 }
 
 fn ask<'a>(caller: &'a Caller, model: &'a ModelName) -> Ask<'a> {
-    Ask { caller, model, listed: None, bytes: 400, output_max: None, answers: true, streams: true, now: EVENING }
+    Ask {
+        caller,
+        model,
+        listed: None,
+        bytes: 400,
+        output_max: None,
+        answers: true,
+        streams: true,
+        held: true,
+        now: EVENING,
+    }
 }
 
 fn tokens(usage: &Usage) -> Money {

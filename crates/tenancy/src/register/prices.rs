@@ -8,7 +8,7 @@ use kernel::{Price, Timestamp};
 
 use super::Register;
 use super::seed::price_row;
-use crate::{Refused, when};
+use crate::{Refused, catalogue};
 
 impl Register {
     /// Enters a price into the catalogue; the same again changes nothing.
@@ -17,7 +17,7 @@ impl Register {
     /// Why not.
     pub async fn enter_price(self: &Arc<Self>, price: Price) -> Result<PriceRow, Refused> {
         let mut findings = Findings::default();
-        validate_price(&price, "", &mut findings);
+        catalogue::validate(&price, "", &mut findings);
         Refused::found(findings)?;
         let row = price_row(&price, Source::Api, Timestamp::now());
         self.store.enter_price(row.clone()).await.map_err(|fault| Refused::by(fault, "price"))?;
@@ -46,17 +46,4 @@ impl Register {
         self.refresh().await;
         Ok(())
     }
-}
-
-/// What the schema cannot say.
-pub fn validate_price(price: &Price, path: &str, findings: &mut Findings) {
-    let name = price.model.strip_suffix('*').unwrap_or(&price.model);
-    let fits = !price.model.is_empty() && !name.contains('*');
-    findings.require(
-        fits,
-        format!("{path}.model"),
-        "must be a model's name, or the beginning of names with `*` at its end",
-    );
-    let day = price.from.len() == 10 && when::read(&price.from).is_some();
-    findings.require(day, format!("{path}.from"), "must be a day, as in 2026-01-31");
 }

@@ -5,7 +5,7 @@ use kernel::{Price, TenantId, Timestamp};
 
 use super::Declared;
 use super::gather::{key_terms, known_by, tenant_terms};
-use crate::{Pepper, PlanSettings};
+use crate::{Pepper, PlanSettings, catalogue};
 
 /// The rows.
 pub(super) fn seed(declared: &Declared, pepper: Option<&Pepper>) -> Seed {
@@ -53,10 +53,5 @@ pub(super) fn plan_row(plan: &PlanSettings, source: Source, now: Timestamp) -> P
 /// An entry of the catalogue.
 pub(super) fn price_row(price: &Price, source: Source, now: Timestamp) -> PriceRow {
     let terms = serde_json::to_string(price).unwrap_or_default();
-    PriceRow { id: price_id(&terms), source, terms, created: now, withdrawn: None }
-}
-
-/// 16 hexadecimal digits of the hash of a price's JSON, in which amounts and fields have one form.
-fn price_id(terms: &str) -> String {
-    blake3::hash(terms.as_bytes()).to_hex().chars().take(16).collect()
+    PriceRow { id: catalogue::id(price), source, terms, created: now, withdrawn: None }
 }

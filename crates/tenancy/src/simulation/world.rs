@@ -344,6 +344,7 @@ fn request(call: usize, tenant: usize, stream: bool) -> (Ctx, Attempt) {
         deadline: None,
         explain: false,
         tag: None,
+        budgeted: true,
     });
     let deployment = Arc::new(Deployment {
         index: 0,

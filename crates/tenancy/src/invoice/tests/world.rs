@@ -239,27 +239,12 @@ fn usage(chance: &mut Chance) -> Usage {
 
 /// What a call costs, as the gateway rates it.
 fn rate(usage: &Usage, gpu_millis: u64, ending: Ending, billing: &Billing, price: Option<&Price>) -> Money {
-    let answered = ending == Ending::Complete || usage.output.0 > 0 || usage.images > 0;
-    let mut amount = Money::ZERO;
-    if let Some(price) = price.filter(|_| billing.by_token()) {
-        let (input, output) = (price.input_per_1m_tokens, price.output_per_1m_tokens);
-        let each = |price: Option<Money>| price.unwrap_or_default().per(1_000_000).unwrap();
-        let plain = usage.input.0 - usage.cached.0 - usage.cache_write.0 - usage.audio_input.0;
-        amount += each(input).times(plain);
-        amount += each(price.cached_input_per_1m_tokens.or(input)).times(usage.cached.0);
-        amount += each(price.cache_write_per_1m_tokens.or(input)).times(usage.cache_write.0);
-        amount += each(price.audio_input_per_1m_tokens.or(input)).times(usage.audio_input.0);
-        amount += each(output).times(usage.output.0 - usage.reasoning.0 - usage.audio_output.0);
-        amount += each(price.reasoning_per_1m_tokens.or(output)).times(usage.reasoning.0);
-        amount += each(price.audio_output_per_1m_tokens.or(output)).times(usage.audio_output.0);
-        amount += price.per_image.unwrap_or_default().times(usage.images.into());
-        amount += price.per_gpu_second.unwrap_or_default().per(1000).unwrap().times(gpu_millis);
-        amount += price.per_call.filter(|_| answered).unwrap_or_default();
-        if let Some(percent) = billing.markup_percent {
-            amount = Money::from_pico(amount.times(percent.into()).pico() / 100);
-        }
-    }
-    amount + billing.per_call.filter(|_| answered).unwrap_or_default()
+    let answered = crate::rating::answered(ending, usage);
+    crate::rating::rate(
+        &crate::rating::Consumed { usage, gpu_millis, answered, cached: false },
+        billing,
+        price.map(crate::rating::Rates::of).as_ref(),
+    )
 }
 
 pub(crate) fn tenant(id: &TenantId, plan: Option<String>) -> TenantRow {
