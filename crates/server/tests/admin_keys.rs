@@ -96,8 +96,12 @@ async fn the_whole_key_is_shown_once_and_kept_nowhere() {
         assert!(!console.got(&path).await.to_string().contains(text(&key, "key")));
     }
     let secret = text(&key, "key").as_bytes();
-    for file in std::fs::read_dir(console.0.launched().data_dir()).unwrap() {
-        let path = file.unwrap().path();
+    let mut left = vec![console.0.launched().data_dir()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path()));
+            continue;
+        }
         let bytes = std::fs::read(&path).unwrap();
         assert!(!bytes.windows(secret.len()).any(|piece| piece == secret), "{}", path.display());
     }

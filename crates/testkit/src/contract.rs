@@ -88,7 +88,9 @@ claims! {
         accounts_balance_to_the_last_part_of_a_unit;
     invoices:
         an_invoice_is_issued_once_with_its_transfers
-        of_two_invoices_for_the_same_time_one_is_issued;
+        of_two_invoices_for_the_same_time_one_is_issued
+        a_tenant_has_an_invoice_in_each_currency_for_the_same_time
+        moves_leave_calls_out_and_a_transfer_is_found_by_its_id;
 }
 
 /// Runs every claim against stores that `open` makes: two on the same data, empty, new ones each time.

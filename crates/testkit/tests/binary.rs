@@ -78,7 +78,7 @@ async fn log_lines_are_the_json_of_stdout_and_no_half_line() {
 #[test]
 fn a_key_is_read_from_what_the_command_prints() {
     let launch = stand_in(
-        "[ \"$1 $2 $3 $4 $5\" = 'key create --tenant acme --json' ] && echo '{\"key\":\"sk-1\",\"hash\":\"h\",\"x\":1}'",
+        "[ \"$1 $2 $3 $4 $5 $6\" = 'key create --offline --tenant acme --json' ] && echo '{\"key\":\"sk-1\",\"hash\":\"h\",\"x\":1}'",
     );
     let key = launch.key("acme");
     assert_eq!((key.key.as_str(), key.hash.as_str()), ("sk-1", "h"));

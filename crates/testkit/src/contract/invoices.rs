@@ -1,6 +1,6 @@
 //! Invoices, and the transfers they make.
 
-use kernel::store::ledger::{Account, Cause, InvoiceRow, Transfer};
+use kernel::store::ledger::{Account, Batch, Cause, InvoiceRow, PostingId, Transfer};
 use kernel::{Currency, Money, TenantId};
 
 use super::Shared;
@@ -53,6 +53,30 @@ pub(super) async fn an_invoice_is_issued_once_with_its_transfers(one: Shared, tw
     assert_eq!(one.invoices(Some(&TenantId::new("acme"))).await.unwrap(), [next.clone(), first.clone()]);
     assert_eq!(one.invoices(None).await.unwrap(), [next, other, first]);
     assert_eq!(one.transfers(&Account::Tenant(TenantId::new("acme")), None, 10).await.unwrap(), [charged]);
+}
+
+pub(super) async fn a_tenant_has_an_invoice_in_each_currency_for_the_same_time(one: Shared, two: Shared) {
+    let dollars = invoice("a-1", "acme", 0..30);
+    let euros = InvoiceRow { currency: Currency::parse("eur").unwrap(), ..invoice("a-2", "acme", 0..30) };
+    one.issue(&dollars, &[]).await.unwrap();
+    two.issue(&euros, &[]).await.unwrap();
+    let again = InvoiceRow { id: "a-3".into(), ..euros };
+    assert!(conflict(&one.issue(&again, &[]).await));
+}
+
+pub(super) async fn moves_leave_calls_out_and_a_transfer_is_found_by_its_id(one: Shared, two: Shared) {
+    let tenant = || Account::Tenant(TenantId::new("acme"));
+    let call = Transfer { cause: Cause::Call, ..transfer(tenant(), Account::Revenue, 0, "1") };
+    let paid = Transfer { cause: Cause::TopUp, ..transfer(Account::Cash, tenant(), 1, "5") };
+    let given = Transfer { cause: Cause::Grant, ..transfer(Account::Grants, tenant(), 2, "2") };
+    let transfers = vec![call.clone(), paid.clone(), given.clone()];
+    one.post(&Batch { charges: Vec::new(), transfers }).await.unwrap();
+    assert_eq!(two.moves(&tenant(), None, 10).await.unwrap(), [paid.clone(), given.clone()]);
+    assert_eq!(two.moves(&tenant(), None, 1).await.unwrap(), [paid.clone()]);
+    assert_eq!(two.moves(&tenant(), Some((paid.at, paid.id)), 10).await.unwrap(), [given]);
+    assert_eq!(two.moves(&Account::Revenue, None, 10).await.unwrap(), []);
+    assert_eq!(two.transfer(call.id).await.unwrap(), Some(call));
+    assert_eq!(two.transfer(PostingId::new()).await.unwrap(), None);
 }
 
 pub(super) async fn of_two_invoices_for_the_same_time_one_is_issued(one: Shared, two: Shared) {

@@ -28,8 +28,11 @@ impl Store {
         if session.row(sqlx::query(NUMBER).bind(invoice.id.as_str())).await?.is_some() {
             return Err(Fault::Conflict("there is an invoice of that number already").into());
         }
-        let overlap =
-            sqlx::query(OVERLAP).bind(invoice.tenant.as_str()).bind(invoice.from.millis()).bind(invoice.until.millis());
+        let overlap = sqlx::query(OVERLAP)
+            .bind(invoice.tenant.as_str())
+            .bind(invoice.from.millis())
+            .bind(invoice.until.millis())
+            .bind(invoice.currency.as_str());
         if session.row(overlap).await?.is_some() {
             return Err(Fault::Conflict("the tenant has an invoice for a part of that time already").into());
         }
