@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::Registry;
-use kernel::store::registry::{PlanRow, PriceRow, Snapshot};
+use kernel::store::registry::{Part, PlanRow, PriceRow};
 use kernel::{Caller, Price, Timestamp};
 use tokio::sync::{Notify, watch};
 
@@ -76,6 +76,13 @@ pub struct Register {
     answered: AtomicI64,
     /// The second since 1970 until which the store knows when keys were used.
     collected: AtomicU32,
+}
+
+/// What the store keeps, on its way into a directory.
+struct Taking {
+    declared: Arc<Declared>,
+    gathering: Gathering,
+    tariff: Tariff,
 }
 
 /// What the directory was made of.
@@ -167,16 +174,18 @@ impl Register {
         self.wake.notify_one();
     }
 
-    /// Puts what the store keeps in force.
-    fn take(&self, snapshot: Snapshot) {
+    /// Puts what the store keeps in force; tells whether it could: not where the config has changed meanwhile.
+    fn take(&self, taking: Taking, revision: Option<i64>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Snapshot { revision, tenants, keys, plans, prices } = snapshot;
+        let Taking { declared, gathering, tariff } = taking;
+        if !Arc::ptr_eq(&state.declared, &declared) {
+            return false;
+        }
         let before = self.directory.load_full();
-        let mut gathering = Gathering::of(&state.declared, &plans, self.pepper());
-        gathering.stored(tenants, keys);
-        self.tariff.store(Arc::new(Tariff { plans, prices }));
+        self.tariff.store(Arc::new(tariff));
         self.publish(gathering, &before);
-        state.revision = Some(revision);
+        state.revision = revision;
+        true
     }
 
     fn publish(&self, gathering: Gathering, before: &Directory) {
@@ -193,6 +202,24 @@ impl Register {
 
     fn revision(&self) -> Option<i64> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).revision
+    }
+}
+
+impl Taking {
+    fn new(declared: Arc<Declared>) -> Self {
+        Self { declared, gathering: Gathering::default(), tariff: Tariff::default() }
+    }
+
+    fn add(&mut self, part: Part, pepper: Option<&Pepper>) {
+        match part {
+            Part::Plans(plans) => {
+                self.gathering = Gathering::of(&self.declared, &plans, pepper);
+                self.tariff = Tariff { plans, prices: Vec::new() };
+            }
+            Part::Prices(prices) => self.tariff.prices = prices,
+            Part::Tenants(tenants) => self.gathering.tenants(tenants),
+            Part::Keys(keys) => self.gathering.keys(keys),
+        }
     }
 }
 
