@@ -88,7 +88,7 @@ impl Machine {
         match self.auth {
             Some(Auth::Required) => false,
             Some(Auth::None) => true,
-            None => self.register.directory().is_empty(),
+            None => self.register.knows() && self.register.directory().is_empty(),
         }
     }
 }

@@ -77,6 +77,7 @@ impl Bookkeeper {
         registry: Option<Arc<dyn Registry>>,
         purse: Arc<Purse>,
     ) -> Arc<Self> {
+        purse.expect_ledger();
         Arc::new(Self {
             daybook,
             ledger,
@@ -154,6 +155,7 @@ impl Bookkeeper {
         let asked = timeout(PATIENCE, self.purse.load(&*self.ledger, all));
         let loaded = asked.await.unwrap_or_else(|_| Err(hung()));
         if loaded.is_err() {
+            self.purse.ledger_failed(true);
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         loaded
@@ -205,6 +207,7 @@ impl Bookkeeper {
                 Step::Went
             }
             Err(Fault::Down(why)) => {
+                self.purse.ledger_failed(true);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Step::Failed(Fault::Down(why))
             }

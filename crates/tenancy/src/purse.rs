@@ -14,13 +14,16 @@ mod refusal;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::ledger::Charge;
 use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
+use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
+pub(crate) use self::refusal::UNKNOWN;
 use crate::catalogue::Listed;
 use crate::rating;
 
@@ -37,6 +40,11 @@ pub struct Purse {
     wanting: Mutex<Vec<Arc<Account>>>,
     /// Whether calls are refused as long as nobody knows what is left.
     strict: AtomicBool,
+    /// Whether there is a ledger that tells what was spent, and whether it failed to the last time.
+    expected: AtomicBool,
+    failing: AtomicBool,
+    /// Rings when the ledger has told something.
+    loaded: Notify,
     /// Who is told of soft budgets that are spent.
     told: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
     refused: AtomicU64,
@@ -73,6 +81,8 @@ pub struct Ask<'a> {
     pub streams: bool,
     /// Whether it is held to budgets and balances; if not, it only counts.
     pub held: bool,
+    /// Whether to go by what is known here if the ledger has not told what was spent.
+    pub blind: bool,
     /// When.
     pub now: Timestamp,
 }
@@ -121,6 +131,9 @@ impl Purse {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
             strict: AtomicBool::new(false),
+            expected: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            loaded: Notify::new(),
             told: Arc::new(told),
             refused: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
@@ -134,6 +147,33 @@ impl Purse {
         self.strict.store(strict, Ordering::Relaxed);
     }
 
+    /// From now on there is a ledger that will tell what was spent.
+    pub fn expect_ledger(&self) {
+        self.expected.store(true, Ordering::Relaxed);
+    }
+
+    /// The ledger did not tell, or does again.
+    pub(crate) fn ledger_failed(&self, failed: bool) {
+        self.failing.store(failed, Ordering::Relaxed);
+        self.loaded.notify_waiters();
+    }
+
+    /// Waits until the ledger has told something more, at most so long.
+    pub(crate) async fn loaded(&self, within: Duration) {
+        // Whether it was told or it took too long: whoever waits looks again.
+        let _ = tokio::time::timeout(within, self.loaded.notified()).await;
+    }
+
+    /// Whether calls go by what is known here where the ledger has not told.
+    fn blind(&self) -> bool {
+        !self.strict() && (!self.expected.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed))
+    }
+
+    /// Whether calls are refused as long as the ledger has not told.
+    pub(crate) fn strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
+    }
+
     /// Sets aside what a call will likely cost; `rate` says what a usage costs.
     ///
     /// # Errors
@@ -143,7 +183,7 @@ impl Purse {
         let billing = &terms.billing;
         let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some());
         let account = self.account(&ask.caller.tenant);
-        let blind = !self.strict.load(Ordering::Relaxed);
+        let blind = self.blind() || ask.blind;
         let mut books = account.lock();
         let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
         books.want(prepaid, monthly);

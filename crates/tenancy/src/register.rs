@@ -72,6 +72,8 @@ pub struct Register {
     wake: Notify,
     changed: watch::Sender<u64>,
     unseeded: AtomicBool,
+    /// Whether anybody has said who there is.
+    informed: AtomicBool,
     /// When the store last answered, in milliseconds since 1970.
     answered: AtomicI64,
     /// The second since 1970 until which the store knows when keys were used.
@@ -107,6 +109,7 @@ impl Register {
             wake: Notify::new(),
             changed: watch::Sender::new(0),
             unseeded: AtomicBool::new(true),
+            informed: AtomicBool::new(false),
             answered: AtomicI64::new(0),
             collected: AtomicU32::new(0),
         })
@@ -144,6 +147,11 @@ impl Register {
     /// What calls are charged by, as the store keeps it.
     pub fn tariff(&self) -> Arc<Tariff> {
         self.tariff.load_full()
+    }
+
+    /// Whether it is known at all who there is: not where neither the store nor the copy has said so since the start.
+    pub fn knows(&self) -> bool {
+        self.informed.load(Ordering::Relaxed)
     }
 
     /// The prices that are in force or will be: the config's and the store's.
@@ -185,6 +193,7 @@ impl Register {
         self.tariff.store(Arc::new(tariff));
         self.publish(gathering, &before);
         state.revision = revision;
+        self.informed.store(true, Ordering::Relaxed);
         true
     }
 

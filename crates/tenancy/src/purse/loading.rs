@@ -49,9 +49,13 @@ impl Purse {
             account.wanting.store(false, Ordering::Release);
             account.touched.store(false, Ordering::Relaxed);
             match account.questions().ask(ledger).await {
-                Ok(answers) => account.lock().load(&answers),
+                Ok(answers) => {
+                    account.lock().load(&answers);
+                    self.ledger_failed(false);
+                }
                 Err(fault) => {
                     account.touched.store(true, Ordering::Relaxed);
+                    self.ledger_failed(true);
                     let unloaded = account.lock().unloaded;
                     self.want(unloaded, &account);
                     return Err(fault);
