@@ -77,7 +77,6 @@ impl Bookkeeper {
         registry: Option<Arc<dyn Registry>>,
         purse: Arc<Purse>,
     ) -> Arc<Self> {
-        purse.expect_ledger();
         Arc::new(Self {
             daybook,
             ledger,

@@ -21,9 +21,9 @@ pub(super) enum Failure {
 
 /// What codes of SQLite (<https://sqlite.org/rescode.html>, the low byte) mean another try, and at once.
 const SQLITE_BUSY: &[i32] = &[5, 6];
-/// Those that are the fault of what it was given: too large, a constraint, the wrong kind, out of range. All others (a full
-/// disk, no right to write, a damaged file) somebody can mend, and then the same is taken.
-const SQLITE_REFUSED: &[i32] = &[18, 19, 20, 25];
+/// Those that are the fault of what it was given: too large, a constraint, the wrong kind, out of range, a file that is no
+/// database. All others (a full disk, no right to write, a damaged file) somebody can mend, and then the same is taken.
+const SQLITE_REFUSED: &[i32] = &[18, 19, 20, 25, 26];
 /// What codes of PostgreSQL (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) mean another try, and at
 /// once: serialization failure, deadlock, lock not available.
 const POSTGRES_BUSY: &[&str] = &["40001", "40P01", "55P03"];
