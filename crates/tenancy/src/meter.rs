@@ -39,7 +39,17 @@ impl Meter {
     fn charge<'a>(&'a self, ctx: &'a Ctx, attempt: Attempt) -> impl Future<Output = Result<Reply>> + Send + 'a {
         async move {
             // Dropped while it waits, the tab is closed by what became of the attempt until then.
-            let tab = Tab::open(&self.till, ctx, &attempt)?;
+            let mut tab = Tab::open(&self.till, ctx, &attempt);
+            if tab::blind(&tab) {
+                // A tenant's first call: what it has spent before is a question to the ledger.
+                let tenant = ctx.facts().caller.tenant.clone();
+                if self.till.purse.told(&tenant).await {
+                    // Nothing of the first may be held while the second is asked for.
+                    drop(tab);
+                    tab = Tab::open(&self.till, ctx, &attempt);
+                }
+            }
+            let tab = tab?;
             match self.next.serve(ctx, attempt).await {
                 Ok(reply) => Ok(answered(tab, reply)),
                 Err(error) => {

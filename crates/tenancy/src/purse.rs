@@ -9,7 +9,7 @@ mod books;
 mod habit;
 pub mod loading;
 pub(crate) mod period;
-mod refusal;
+pub(crate) mod refusal;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::ledger::Charge;
 use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
+use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
 use crate::catalogue::Listed;
@@ -29,6 +30,8 @@ const FEW: u64 = 16;
 /// How much more is reserved at once while an answer flows: an eighth of what there is of it, and at least so many tokens.
 const MORE: u64 = 64;
 const MORE_SHARE: u64 = 8;
+/// Parts of a unit of money that amounts are counted in.
+const PICO: f64 = 1e12;
 
 /// The purses of all tenants.
 pub struct Purse {
@@ -37,6 +40,12 @@ pub struct Purse {
     wanting: Mutex<Vec<Arc<Account>>>,
     /// Whether calls are refused as long as nobody knows what is left.
     strict: AtomicBool,
+    /// Whether a tenant's first call waits for the ledger, and whether that answers, as far as anybody knows.
+    patient: AtomicBool,
+    answers: AtomicBool,
+    /// Wakes whoever asks the ledger, and those who wait for what it says.
+    asking: Notify,
+    loaded: Notify,
     /// Who is told of soft budgets that are spent.
     told: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
     refused: AtomicU64,
@@ -101,6 +110,8 @@ pub struct Reservation {
     limits: Limits,
     prepaid: bool,
     held: bool,
+    /// Whether it was granted before the ledger told what is left.
+    pub blind: bool,
     /// What is set aside.
     amount: Money,
     /// Tokens used this month before it, and those set aside of the included ones.
@@ -121,6 +132,10 @@ impl Purse {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
             strict: AtomicBool::new(false),
+            patient: AtomicBool::new(false),
+            answers: AtomicBool::new(true),
+            asking: Notify::new(),
+            loaded: Notify::new(),
             told: Arc::new(told),
             refused: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
@@ -132,6 +147,11 @@ impl Purse {
     /// (`on_store_loss: refuse`).
     pub fn set_strict(&self, strict: bool) {
         self.strict.store(strict, Ordering::Relaxed);
+    }
+
+    /// From now on somebody asks the ledger: a tenant's first call waits for what it says, while it answers.
+    pub fn set_patient(&self) {
+        self.patient.store(true, Ordering::Relaxed);
     }
 
     /// Sets aside what a call will likely cost; `rate` says what a usage costs.
@@ -176,6 +196,7 @@ impl Purse {
             Err(unknown) => Some(unknown),
         };
         let wanting = books.unloaded;
+        let blind = wanting && ask.held && !likely.is_zero() && books.unsure(&limits, key, prepaid);
         account.touched.store(true, Ordering::Relaxed);
         if let Some(spent) = refused {
             drop(books);
@@ -197,6 +218,7 @@ impl Purse {
             limits,
             prepaid,
             held: ask.held,
+            blind,
             amount,
             before,
             tokens,
@@ -245,7 +267,7 @@ impl Purse {
         }
     }
 
-    /// What is reserved at all levels of all tenants; zero when no call is under way. For tests and audits.
+    /// What is reserved at all levels of all tenants; zero when no call is under way.
     pub fn pending(&self) -> Money {
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
         let of = |account: &Arc<Account>| {
@@ -270,9 +292,13 @@ impl Gauges for Purse {
             let value = value.load(Ordering::Relaxed) as f64;
             to(Sample { name, help, counter: true, labels: Vec::new(), value });
         };
-        show("sluice_budget_refused_total", "Calls refused because a budget or balance is spent.", &self.refused);
-        show("sluice_budget_cut_off_total", "Streams cut off because a budget or balance was spent.", &self.cut_off);
-        show("sluice_budget_soft_spent_total", "Soft budgets that were spent.", &self.crossed);
+        show("sluice_budget_refused", "Calls refused because a budget or balance is spent.", &self.refused);
+        show("sluice_budget_cut_off", "Streams cut off because a budget or balance was spent.", &self.cut_off);
+        show("sluice_budget_soft_spent", "Soft budgets that were spent.", &self.crossed);
+        let help =
+            "What is set aside for calls under way, summed over all budgets and balances, whatever their currency.";
+        let value = self.pending().pico() as f64 / PICO;
+        to(Sample { name: "sluice_budget_reserved", help, counter: false, labels: Vec::new(), value });
     }
 }
 

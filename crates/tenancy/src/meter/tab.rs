@@ -12,7 +12,7 @@ use kernel::{Attempt, Ctx, Error, Moment, Money, Note, Operation, Payload, Resul
 
 use super::{Till, full};
 use crate::catalogue::Listed;
-use crate::purse::{Ask, Reservation};
+use crate::purse::{Ask, Reservation, refusal};
 use crate::rating::{self, Consumed};
 use crate::tokens::Counting;
 
@@ -277,6 +277,14 @@ impl Drop for Tab {
         } else {
             self.forget();
         }
+    }
+}
+
+/// Whether a tab was opened, or refused, before it was known what is left.
+pub(super) fn blind(tab: &Result<Box<Tab>>) -> bool {
+    match tab {
+        Ok(tab) => tab.reservation.as_ref().is_some_and(|reservation| reservation.blind),
+        Err(error) => refusal::unknown(error),
     }
 }
 

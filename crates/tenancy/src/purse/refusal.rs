@@ -12,6 +12,14 @@ use super::period;
 /// When to come back where only a store has to be reached first.
 const SOON: Duration = Duration::from_secs(1);
 
+/// The cause of a refusal because nobody knows what is left.
+const UNKNOWN: &str = "budget_unknown";
+
+/// Whether a call is refused only because nobody knows what is left.
+pub(crate) fn unknown(error: &Error) -> bool {
+    error.cause == UNKNOWN
+}
+
 /// Why a call is refused, or cut off.
 pub(super) fn error(spent: Spent, tenant: &TenantId, currency: Currency, now: Timestamp) -> Error {
     match spent {
@@ -41,7 +49,7 @@ pub(super) fn error(spent: Spent, tenant: &TenantId, currency: Currency, now: Ti
         Spent::Unknown => {
             let message = "What is left of the budget is not known yet: the store cannot be reached.";
             let mut error = Error::new(Kind::Unavailable, Origin::Gateway, message).after(SOON);
-            error.cause = "budget_unknown".into();
+            error.cause = UNKNOWN.into();
             error
         }
     }
