@@ -175,7 +175,7 @@ pub(crate) fn config(upstream: &Upstream, sections: &str) -> String {
   - {{ model_name: m, endpoint: \"{url}\" }}
   - {{ model_name: free, endpoint: \"{url}\" }}
   - {{ model_name: gpt-4o, endpoint: \"{url}\" }}
-  - {{ model_name: gpt-4o-hasty, endpoint: \"{url}\", idle_timeout_ms: 400, retry: {{ attempts_max: 1 }} }}
+  - {{ model_name: gpt-4o-hasty, endpoint: \"{url}\", idle_timeout_ms: 400, first_byte_timeout_ms: 400, retry: {{ attempts_max: 1 }}, health: {{ max_fails: 0 }} }}
 {sections}"
     )
 }
