@@ -24,7 +24,9 @@ use kernel::health::Readiness;
 use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
-use kernel::{Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
+use kernel::{
+    Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Scope, Serve, Sink, ctx,
+};
 use tenancy::{Limiter, Register};
 use tokio::sync::futures::OwnedNotified;
 
@@ -268,6 +270,9 @@ impl Door {
     ) -> Result<Response<Outgoing>> {
         let known = machine.roster.models.get(&call.model);
         let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
+        if !caller.terms.scopes.contains(&Scope::Inference) {
+            return Err(route::out_of_scope());
+        }
         if !caller.terms.models.allows(&call.model) {
             return Err(route::not_allowed(&call.model));
         }
