@@ -22,7 +22,7 @@ use http::HeaderValue;
 use http::request::Parts;
 use kernel::error::Kind as ErrorKind;
 use kernel::fetch::Fetch;
-use kernel::{Caller, CredentialKind, Error, Network, Origin, Result, Timestamp};
+use kernel::{Caller, CredentialKind, Error, Network, Origin, Result, Scope, Timestamp};
 use tenancy::{Directory, Rejected};
 
 use self::introspection::Introspection;
@@ -265,6 +265,10 @@ fn allowed(identity: &Identity) -> Result<()> {
             by.as_str(),
             accepted.join(", ")
         );
+        return Err(Error::new(ErrorKind::Forbidden, Origin::Caller, message));
+    }
+    if !terms.scopes.contains(&Scope::Inference) {
+        let message = "This credential may not call models: its scopes do not have `inference`.";
         return Err(Error::new(ErrorKind::Forbidden, Origin::Caller, message));
     }
     if terms.signed && by != CredentialKind::Signature {

@@ -24,9 +24,7 @@ use kernel::health::Readiness;
 use kernel::settings::Secret;
 use kernel::sight::{Gauges, Sample};
 use kernel::work::Workers;
-use kernel::{
-    Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Scope, Serve, Sink, ctx,
-};
+use kernel::{Call, Caller, Ctx, Error, Moment, Network, Operation, Origin, Priority, Reply, Result, Serve, Sink, ctx};
 use tenancy::{Limiter, Register};
 use tokio::sync::futures::OwnedNotified;
 
@@ -90,7 +88,7 @@ impl Machine {
         match self.auth {
             Some(Auth::Required) => false,
             Some(Auth::None) => true,
-            None => self.register.directory().is_empty(),
+            None => self.register.knows() && self.register.directory().is_empty(),
         }
     }
 }
@@ -270,9 +268,6 @@ impl Door {
     ) -> Result<Response<Outgoing>> {
         let known = machine.roster.models.get(&call.model);
         let caller = visit.caller.clone().unwrap_or_else(Caller::anonymous);
-        if !caller.terms.scopes.contains(&Scope::Inference) {
-            return Err(route::out_of_scope());
-        }
         if !caller.terms.models.allows(&call.model) {
             return Err(route::not_allowed(&call.model));
         }

@@ -43,7 +43,6 @@ impl Money {
         let daybook = Arc::new(Daybook::open(data_dir, cores, settings.daybook_max.bytes())?);
         let purse = purse();
         purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
-        purse.set_patient();
         // Who was last used when is the register's to tell.
         let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, None, Arc::clone(&purse));
         Ok(Self { till: Till::new(purse, daybook, READING), keeper: Some(keeper) })

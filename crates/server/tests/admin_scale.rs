@@ -62,7 +62,7 @@ async fn a_hundred_thousand_tenants_start_within_two_seconds_and_fit_into_150_mi
             source: Source::Api,
             plan: None,
             suspended: false,
-            terms: format!("{{\"limits\":{{\"rps\":{}}}}}", 1 + nth % 50),
+            terms: format!("{{\"limits\":{{\"rps\":{}}}}}", 1000 + nth % 50),
             created: now,
             updated: now,
         });

@@ -77,6 +77,7 @@ impl Bookkeeper {
         registry: Option<Arc<dyn Registry>>,
         purse: Arc<Purse>,
     ) -> Arc<Self> {
+        purse.expect_ledger();
         Arc::new(Self {
             daybook,
             ledger,
@@ -105,7 +106,6 @@ impl Bookkeeper {
                     biased;
                     () = &mut stop => break,
                     () = tokio::time::sleep(rest) => {}
-                    () = self.purse.asked() => {}
                 }
             }
         }
@@ -124,7 +124,6 @@ impl Bookkeeper {
             Step::Went => Duration::ZERO,
             Step::Idle => TICK,
             Step::Failed(fault) => {
-                self.purse.answers(false);
                 let wait = rhythm.failed();
                 tracing::warn!(%fault, again_in = ?wait, "charges could not be posted: they are kept in the daybook");
                 return wait;
@@ -156,6 +155,7 @@ impl Bookkeeper {
         let asked = timeout(PATIENCE, self.purse.load(&*self.ledger, all));
         let loaded = asked.await.unwrap_or_else(|_| Err(hung()));
         if loaded.is_err() {
+            self.purse.ledger_failed(true);
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         loaded
@@ -207,6 +207,7 @@ impl Bookkeeper {
                 Step::Went
             }
             Err(Fault::Down(why)) => {
+                self.purse.ledger_failed(true);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Step::Failed(Fault::Down(why))
             }
@@ -279,10 +280,20 @@ impl Gauges for Bookkeeper {
         show("sluice_ledger_waiting_charges", "Charges read and not posted.", false, get(&self.waiting));
         let help = "How long the oldest charge has waited to be posted.";
         show("sluice_ledger_oldest_seconds", help, false, age as f64 / 1000.0);
-        show("sluice_ledger_posted", "Charges posted.", true, get(&self.posted));
-        show("sluice_ledger_failures", "Times that the store did not do what it was asked.", true, get(&self.failures));
-        show("sluice_ledger_rejected", "Charges that the store refuses for good.", true, get(&self.rejected));
-        show("sluice_ledger_killed", "Calls charged that a killed process had left open.", true, get(&self.killed));
+        show("sluice_ledger_posted_total", "Charges posted.", true, get(&self.posted));
+        show(
+            "sluice_ledger_failures_total",
+            "Times that the store did not do what it was asked.",
+            true,
+            get(&self.failures),
+        );
+        show("sluice_ledger_rejected_total", "Charges that the store refuses for good.", true, get(&self.rejected));
+        show(
+            "sluice_ledger_killed_total",
+            "Calls charged that a killed process had left open.",
+            true,
+            get(&self.killed),
+        );
     }
 }
 

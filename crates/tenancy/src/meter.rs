@@ -11,17 +11,23 @@ mod tab;
 mod till;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::error::Kind;
 use kernel::store::ledger::Ending;
-use kernel::{Attempt, Body, Ctx, Error, Origin, Reply, Result, Serve, Serving, Usage};
+use kernel::{Attempt, Body, Ctx, Error, Moment, Origin, Reply, Result, Serve, Serving, Usage};
 
 use self::flow::Flow;
 use self::tab::Tab;
 pub use self::till::Till;
+use crate::purse::UNKNOWN;
 
 /// From this status on an answer says that there is none.
 const REFUSED: u16 = 400;
+/// Bound: what a tenant's first call waits for the ledger: a healthy one answers in a tenth of it.
+const LEDGER_WITHIN: Duration = Duration::from_secs(1);
+/// How often who waits looks, should nobody wake it.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Charges the attempts of one config.
 pub struct Meter {
@@ -39,23 +45,34 @@ impl Meter {
     fn charge<'a>(&'a self, ctx: &'a Ctx, attempt: Attempt) -> impl Future<Output = Result<Reply>> + Send + 'a {
         async move {
             // Dropped while it waits, the tab is closed by what became of the attempt until then.
-            let mut tab = Tab::open(&self.till, ctx, &attempt);
-            if tab::blind(&tab) {
-                // A tenant's first call: what it has spent before is a question to the ledger.
-                let tenant = ctx.facts().caller.tenant.clone();
-                if self.till.purse.told(&tenant).await {
-                    // Nothing of the first may be held while the second is asked for.
-                    drop(tab);
-                    tab = Tab::open(&self.till, ctx, &attempt);
-                }
-            }
-            let tab = tab?;
+            let tab = match Tab::open(&self.till, ctx, &attempt, false) {
+                Err(unknown) if unknown.cause == UNKNOWN => Box::pin(self.wait(ctx, &attempt)).await?,
+                opened => opened?,
+            };
             match self.next.serve(ctx, attempt).await {
                 Ok(reply) => Ok(answered(tab, reply)),
                 Err(error) => {
                     tab.void();
                     Err(error)
                 }
+            }
+        }
+    }
+}
+
+impl Meter {
+    /// Waits until the ledger has told what the tenant has spent: at its first call, or after a change of its budgets.
+    /// Where it does not tell in time, what is known here must do, unless the config says otherwise.
+    async fn wait(&self, ctx: &Ctx, attempt: &Attempt) -> Result<Box<Tab>> {
+        let until = Moment::now() + LEDGER_WITHIN;
+        loop {
+            let left = until.remaining();
+            let blind = left.is_zero() && !self.till.purse.strict();
+            match Tab::open(&self.till, ctx, attempt, blind) {
+                Err(unknown) if unknown.cause == UNKNOWN && !left.is_zero() => {
+                    self.till.purse.loaded(left.min(LOOK_EVERY)).await;
+                }
+                opened => return opened,
             }
         }
     }

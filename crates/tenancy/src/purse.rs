@@ -9,11 +9,12 @@ mod books;
 mod habit;
 pub mod loading;
 pub(crate) mod period;
-pub(crate) mod refusal;
+mod refusal;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
@@ -22,6 +23,7 @@ use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage
 use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
+pub(crate) use self::refusal::UNKNOWN;
 use crate::catalogue::Listed;
 use crate::rating;
 
@@ -40,11 +42,10 @@ pub struct Purse {
     wanting: Mutex<Vec<Arc<Account>>>,
     /// Whether calls are refused as long as nobody knows what is left.
     strict: AtomicBool,
-    /// Whether a tenant's first call waits for the ledger, and whether that answers, as far as anybody knows.
-    patient: AtomicBool,
-    answers: AtomicBool,
-    /// Wakes whoever asks the ledger, and those who wait for what it says.
-    asking: Notify,
+    /// Whether there is a ledger that tells what was spent, and whether it failed to the last time.
+    expected: AtomicBool,
+    failing: AtomicBool,
+    /// Rings when the ledger has told something.
     loaded: Notify,
     /// Who is told of soft budgets that are spent.
     told: Arc<dyn Fn(&Notice<'_>) + Send + Sync>,
@@ -82,6 +83,8 @@ pub struct Ask<'a> {
     pub streams: bool,
     /// Whether it is held to budgets and balances; if not, it only counts.
     pub held: bool,
+    /// Whether to go by what is known here if the ledger has not told what was spent.
+    pub blind: bool,
     /// When.
     pub now: Timestamp,
 }
@@ -110,8 +113,6 @@ pub struct Reservation {
     limits: Limits,
     prepaid: bool,
     held: bool,
-    /// Whether it was granted before the ledger told what is left.
-    pub blind: bool,
     /// What is set aside.
     amount: Money,
     /// Tokens used this month before it, and those set aside of the included ones.
@@ -132,9 +133,8 @@ impl Purse {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
             strict: AtomicBool::new(false),
-            patient: AtomicBool::new(false),
-            answers: AtomicBool::new(true),
-            asking: Notify::new(),
+            expected: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             loaded: Notify::new(),
             told: Arc::new(told),
             refused: AtomicU64::new(0),
@@ -149,9 +149,31 @@ impl Purse {
         self.strict.store(strict, Ordering::Relaxed);
     }
 
-    /// From now on somebody asks the ledger: a tenant's first call waits for what it says, while it answers.
-    pub fn set_patient(&self) {
-        self.patient.store(true, Ordering::Relaxed);
+    /// From now on there is a ledger that will tell what was spent.
+    pub fn expect_ledger(&self) {
+        self.expected.store(true, Ordering::Relaxed);
+    }
+
+    /// The ledger did not tell, or does again.
+    pub(crate) fn ledger_failed(&self, failed: bool) {
+        self.failing.store(failed, Ordering::Relaxed);
+        self.loaded.notify_waiters();
+    }
+
+    /// Waits until the ledger has told something more, at most so long.
+    pub(crate) async fn loaded(&self, within: Duration) {
+        // Whether it was told or it took too long: whoever waits looks again.
+        let _ = tokio::time::timeout(within, self.loaded.notified()).await;
+    }
+
+    /// Whether calls go by what is known here where the ledger has not told.
+    fn blind(&self) -> bool {
+        !self.strict() && (!self.expected.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed))
+    }
+
+    /// Whether calls are refused as long as the ledger has not told.
+    pub(crate) fn strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
     }
 
     /// Sets aside what a call will likely cost; `rate` says what a usage costs.
@@ -163,7 +185,7 @@ impl Purse {
         let billing = &terms.billing;
         let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some());
         let account = self.account(&ask.caller.tenant);
-        let blind = !self.strict.load(Ordering::Relaxed);
+        let blind = self.blind() || ask.blind;
         let mut books = account.lock();
         let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
         books.want(prepaid, monthly);
@@ -196,12 +218,14 @@ impl Purse {
             Err(unknown) => Some(unknown),
         };
         let wanting = books.unloaded;
-        let blind = wanting && ask.held && !likely.is_zero() && books.unsure(&limits, key, prepaid);
         account.touched.store(true, Ordering::Relaxed);
         if let Some(spent) = refused {
             drop(books);
             self.want(wanting, &account);
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            // Who waits for the ledger asks again: that is no refusal yet, and none because something is spent.
+            if spent != Spent::Unknown {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
             return Err(refusal::error(spent, &ask.caller.tenant, billing.currency(), ask.now));
         }
         books.set_aside(&limits, key, prepaid, amount);
@@ -218,7 +242,6 @@ impl Purse {
             limits,
             prepaid,
             held: ask.held,
-            blind,
             amount,
             before,
             tokens,
@@ -292,9 +315,9 @@ impl Gauges for Purse {
             let value = value.load(Ordering::Relaxed) as f64;
             to(Sample { name, help, counter: true, labels: Vec::new(), value });
         };
-        show("sluice_budget_refused", "Calls refused because a budget or balance is spent.", &self.refused);
-        show("sluice_budget_cut_off", "Streams cut off because a budget or balance was spent.", &self.cut_off);
-        show("sluice_budget_soft_spent", "Soft budgets that were spent.", &self.crossed);
+        show("sluice_budget_refused_total", "Calls refused because a budget or balance is spent.", &self.refused);
+        show("sluice_budget_cut_off_total", "Streams cut off because a budget or balance was spent.", &self.cut_off);
+        show("sluice_budget_soft_spent_total", "Soft budgets that were spent.", &self.crossed);
         let help =
             "What is set aside for calls under way, summed over all budgets and balances, whatever their currency.";
         let value = self.pending().pico() as f64 / PICO;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::Registry;
-use kernel::store::registry::{PlanRow, PriceRow, Snapshot};
+use kernel::store::registry::{Part, PlanRow, PriceRow};
 use kernel::{Caller, Price, Timestamp};
 use tokio::sync::{Notify, watch};
 
@@ -72,10 +72,19 @@ pub struct Register {
     wake: Notify,
     changed: watch::Sender<u64>,
     unseeded: AtomicBool,
+    /// Whether anybody has said who there is.
+    informed: AtomicBool,
     /// When the store last answered, in milliseconds since 1970.
     answered: AtomicI64,
     /// The second since 1970 until which the store knows when keys were used.
     collected: AtomicU32,
+}
+
+/// What the store keeps, on its way into a directory.
+struct Taking {
+    declared: Arc<Declared>,
+    gathering: Gathering,
+    tariff: Tariff,
 }
 
 /// What the directory was made of.
@@ -100,6 +109,7 @@ impl Register {
             wake: Notify::new(),
             changed: watch::Sender::new(0),
             unseeded: AtomicBool::new(true),
+            informed: AtomicBool::new(false),
             answered: AtomicI64::new(0),
             collected: AtomicU32::new(0),
         })
@@ -139,6 +149,11 @@ impl Register {
         self.tariff.load_full()
     }
 
+    /// Whether it is known at all who there is: not where neither the store nor the copy has said so since the start.
+    pub fn knows(&self) -> bool {
+        self.informed.load(Ordering::Relaxed)
+    }
+
     /// The prices that are in force or will be: the config's and the store's.
     pub fn in_force(&self) -> Vec<Price> {
         let declared = self.declared();
@@ -167,16 +182,19 @@ impl Register {
         self.wake.notify_one();
     }
 
-    /// Puts what the store keeps in force.
-    fn take(&self, snapshot: Snapshot) {
+    /// Puts what the store keeps in force; tells whether it could: not where the config has changed meanwhile.
+    fn take(&self, taking: Taking, revision: Option<i64>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Snapshot { revision, tenants, keys, plans, prices } = snapshot;
+        let Taking { declared, gathering, tariff } = taking;
+        if !Arc::ptr_eq(&state.declared, &declared) {
+            return false;
+        }
         let before = self.directory.load_full();
-        let mut gathering = Gathering::of(&state.declared, &plans, self.pepper());
-        gathering.stored(tenants, keys);
-        self.tariff.store(Arc::new(Tariff { plans, prices }));
+        self.tariff.store(Arc::new(tariff));
         self.publish(gathering, &before);
-        state.revision = Some(revision);
+        state.revision = revision;
+        self.informed.store(true, Ordering::Relaxed);
+        true
     }
 
     fn publish(&self, gathering: Gathering, before: &Directory) {
@@ -193,6 +211,24 @@ impl Register {
 
     fn revision(&self) -> Option<i64> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).revision
+    }
+}
+
+impl Taking {
+    fn new(declared: Arc<Declared>) -> Self {
+        Self { declared, gathering: Gathering::default(), tariff: Tariff::default() }
+    }
+
+    fn add(&mut self, part: Part, pepper: Option<&Pepper>) {
+        match part {
+            Part::Plans(plans) => {
+                self.gathering = Gathering::of(&self.declared, &plans, pepper);
+                self.tariff = Tariff { plans, prices: Vec::new() };
+            }
+            Part::Prices(prices) => self.tariff.prices = prices,
+            Part::Tenants(tenants) => self.gathering.tenants(tenants),
+            Part::Keys(keys) => self.gathering.keys(keys),
+        }
     }
 }
 

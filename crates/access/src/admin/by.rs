@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use kernel::settings::Secret;
-use kernel::{Caller, KeyId, Scope, TenantId};
+use kernel::{Caller, CredentialKind, KeyId, Scope, TenantId};
 use tenancy::Rejected;
 
 use super::route::Who;
@@ -106,6 +106,15 @@ impl By {
         let has = |scope| caller.terms.scopes.contains(&scope);
         if !has(Scope::Admin) && !has(Scope::Usage) {
             return Err(forbidden("This key may not use the admin API: its scopes have neither `admin` nor `usage`."));
+        }
+        let accepted = &caller.terms.credentials;
+        if !accepted.is_empty() && !accepted.contains(&CredentialKind::ApiKey) {
+            return Err(forbidden("The tenant's plan does not let anybody in by an API key."));
+        }
+        if caller.terms.signed {
+            return Err(forbidden(
+                "This key lets in signed requests only, and the admin API takes none: use another key.",
+            ));
         }
         if !caller.terms.origins.hold(peer) {
             return Err(forbidden("This key may not be used from this address."));

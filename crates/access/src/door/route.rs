@@ -109,12 +109,6 @@ fn allowed(visit: &Visit, name: &ModelName) -> bool {
     visit.caller.as_ref().is_none_or(|caller| caller.terms.models.allows(name))
 }
 
-/// The refusal of a call with a credential that is for something else.
-pub(super) fn out_of_scope() -> Error {
-    let message = "This credential is not for calls: its scopes do not have `inference`.";
-    Error::new(Kind::Forbidden, Origin::Caller, message)
-}
-
 /// The refusal of a call to a model that is not for this caller.
 pub(super) fn not_allowed(name: &ModelName) -> Error {
     let name: String = name.as_str().chars().take(200).collect();

@@ -68,6 +68,7 @@ pub(crate) struct Reader {
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, retry-after, retry-after-ms, server-timing, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
      x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
+     x-ratelimit-limit-concurrency, x-ratelimit-remaining-concurrency, \
      x-sluice-model, x-sluice-instance, x-sluice-queue-ms, x-sluice-queue-position, x-sluice-queue-estimate-ms, \
      x-sluice-attempts, x-sluice-cache, x-sluice-cost, x-sluice-config, x-sluice-explain",
 );

@@ -21,14 +21,15 @@ pub(super) enum Failure {
 
 /// What codes of SQLite (<https://sqlite.org/rescode.html>, the low byte) mean another try, and at once.
 const SQLITE_BUSY: &[i32] = &[5, 6];
-/// Those that mean one later: out of memory or disk, an I/O error, a file that cannot be opened for now.
-const SQLITE_DOWN: &[i32] = &[7, 10, 13, 14];
+/// Those that are the fault of what it was given: too large, a constraint, the wrong kind, out of range. All others (a full
+/// disk, no right to write, a damaged file) somebody can mend, and then the same is taken.
+const SQLITE_REFUSED: &[i32] = &[18, 19, 20, 25];
 /// What codes of PostgreSQL (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) mean another try, and at
 /// once: serialization failure, deadlock, lock not available.
 const POSTGRES_BUSY: &[&str] = &["40001", "40P01", "55P03"];
-/// Beginnings of those that mean one later: connection, authorization, no such database, read-only (a standby),
-/// out of resources, cancelled or shutting down, system error. What an operator mends there needs no restart here.
-const POSTGRES_DOWN: &[&str] = &["08", "28", "3D000", "25006", "53", "57", "58"];
+/// Beginnings of those that are the fault of what it was given: data that is none, a constraint. All others (no connection,
+/// no right, no table, a standby, no room) somebody can mend, and then the same is taken.
+const POSTGRES_REFUSED: &[&str] = &["22", "23"];
 
 // === impl Failure ===
 
@@ -53,16 +54,18 @@ impl Failure {
         let code = error.code().unwrap_or(Cow::Borrowed(""));
         let said = format!("{} (code {code})", error.message());
         // SQLite's codes are numbers, PostgreSQL's have five characters.
-        let (busy, down) = match code.parse::<i32>() {
+        let (busy, refused) = match code.parse::<i32>() {
             Ok(number) if code.len() != 5 => {
-                (SQLITE_BUSY.contains(&(number & 0xff)), SQLITE_DOWN.contains(&(number & 0xff)))
+                (SQLITE_BUSY.contains(&(number & 0xff)), SQLITE_REFUSED.contains(&(number & 0xff)))
             }
-            _ => (POSTGRES_BUSY.contains(&&*code), POSTGRES_DOWN.iter().any(|beginning| code.starts_with(beginning))),
+            _ => {
+                (POSTGRES_BUSY.contains(&&*code), POSTGRES_REFUSED.iter().any(|beginning| code.starts_with(beginning)))
+            }
         };
-        match (busy, down) {
+        match (busy, refused) {
             (true, _) => Self::Contended(said),
-            (_, true) => Self::Fault(Fault::Down(said)),
-            _ => Self::Fault(Fault::Broken(said)),
+            (_, true) => Self::Fault(Fault::Broken(said)),
+            _ => Self::Fault(Fault::Down(said)),
         }
     }
 }

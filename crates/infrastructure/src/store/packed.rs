@@ -26,14 +26,15 @@ const PAGE: i64 = 4_096;
 /// Values packed one after the other.
 struct Packed<'p>(&'p str);
 
-/// Reads all rows of a table that fulfil a condition, by its id; `number` is the condition's `$7` if it has one.
-pub(super) async fn all<T>(
+/// Reads all rows of a table that fulfil a condition, by its id, page by page; `number` is the condition's `$7` if it has
+/// one.
+pub(super) async fn each<T>(
     session: &mut Session<'_>,
     (table, columns): (&'static str, &'static [&'static str]),
-    condition: &'static str,
-    number: Option<i64>,
+    (condition, number): (&'static str, Option<i64>),
     read: impl Fn(&mut dyn Fields) -> Result<T, Failure>,
-) -> Result<Vec<T>, Failure> {
+    mut take: impl FnMut(Vec<T>),
+) -> Result<(), Failure> {
     let values: Vec<String> =
         columns.iter().map(|column| format!("COALESCE(replace(CAST({column} AS TEXT), $1, $2) || $3, $4)")).collect();
     let sql: std::sync::Arc<str> = format!(
@@ -42,7 +43,7 @@ pub(super) async fn all<T>(
         values.join(" || ")
     )
     .into();
-    let (mut rows, mut after) = (Vec::new(), String::new());
+    let mut after = String::new();
     loop {
         let mark = MARK.to_string();
         let page = sqlx::query(AssertSqlSafe(std::sync::Arc::clone(&sql)));
@@ -52,15 +53,14 @@ pub(super) async fn all<T>(
         let mut columns = Columns::of(&page);
         let (text, last, count) = (columns.maybe_text()?, columns.maybe_text()?, columns.number()?);
         let mut packed = Packed(text.unwrap_or_default());
-        for _ in 0..count {
-            rows.push(read(&mut packed)?);
-        }
+        let rows = (0..count).map(|_| read(&mut packed));
+        take(rows.collect::<Result<Vec<T>, Failure>>()?);
         match last {
             Some(last) if count == PAGE => after = last.to_owned(),
             _ => break,
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 impl Packed<'_> {

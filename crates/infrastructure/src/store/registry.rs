@@ -10,7 +10,7 @@ mod snapshot;
 mod tenants;
 
 use kernel::store::Stored;
-use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Registry, Seed, Snapshot, SubscriptionRow, TenantRow};
+use kernel::store::registry::{KeyRow, Part, PlanRow, PriceRow, Registry, Seed, SubscriptionRow, TenantRow};
 use kernel::time::Timestamp;
 use kernel::{KeyId, TenantId};
 
@@ -44,8 +44,8 @@ async fn revision(session: &mut Session<'_>) -> Result<i64, Failure> {
 }
 
 impl Registry for Store {
-    fn snapshot(&self, known: Option<i64>) -> Stored<'_, Option<Snapshot>> {
-        Box::pin(self.persist(move || self.read_snapshot(known)))
+    fn parts<'a>(&'a self, known: Option<i64>, take: &'a (dyn Fn(Part) + Sync)) -> Stored<'a, Option<i64>> {
+        Box::pin(async move { self.persist(|| self.read_parts(known, take)).await })
     }
 
     fn seed(&self, seed: Seed) -> Stored<'_, Vec<String>> {

@@ -3,6 +3,8 @@
 //! What is looked for by a database has a column; the rest stands in `terms` as JSON, in the shape of the config section
 //! of the same name, so that a field can be added without a migration and an older binary still reads the rest.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::Stored;
 use crate::time::Timestamp;
 use crate::{KeyId, TenantId};
@@ -122,6 +124,19 @@ pub struct Snapshot {
     pub prices: Vec<PriceRow>,
 }
 
+/// A part of a snapshot. Plans come first and begin it, prices next, both whole; then tenants and then keys, page by page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The version in force of each plan. Whatever came before is of a try that was given up.
+    Plans(Vec<PlanRow>),
+    /// The prices that are not withdrawn.
+    Prices(Vec<PriceRow>),
+    /// Some tenants.
+    Tenants(Vec<TenantRow>),
+    /// Some keys.
+    Keys(Vec<KeyRow>),
+}
+
 /// What a config file declares, to be put in place of what the last one did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seed {
@@ -137,8 +152,20 @@ pub struct Seed {
 
 /// Keeps who there is. Every change raises the revision in the same transaction.
 pub trait Registry: Send + Sync + 'static {
-    /// Everything, unless the revision is still `known`.
-    fn snapshot(&self, known: Option<i64>) -> Stored<'_, Option<Snapshot>>;
+    /// Everything in parts, and then its revision, unless that is still `known`: a large registry as a whole would take
+    /// more memory than all else.
+    fn parts<'a>(&'a self, known: Option<i64>, take: &'a (dyn Fn(Part) + Sync)) -> Stored<'a, Option<i64>>;
+
+    /// The same as a whole, for small ones.
+    fn snapshot(&self, known: Option<i64>) -> Stored<'_, Option<Snapshot>> {
+        Box::pin(async move {
+            let whole = Mutex::new(Snapshot::default());
+            let take = |part| whole.lock().unwrap_or_else(PoisonError::into_inner).add(part);
+            let Some(revision) = self.parts(known, &take).await? else { return Ok(None) };
+            let whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Ok(Some(Snapshot { revision, ..whole }))
+        })
+    }
 
     /// Puts a config's rows in place of those that came from configs before: what is not in it any more is taken away
     /// (a tenant with charges stays, suspended), except plan versions and prices, which bills refer to. Rows that came by
@@ -215,6 +242,26 @@ pub trait Registry: Send + Sync + 'static {
 
     /// A tenant's subscriptions in order of time.
     fn subscriptions<'a>(&'a self, tenant: &'a TenantId) -> Stored<'a, Vec<SubscriptionRow>>;
+}
+
+impl Snapshot {
+    /// Adds a part.
+    pub fn add(&mut self, part: Part) {
+        match part {
+            Part::Plans(plans) => *self = Self { plans, ..Self::default() },
+            Part::Prices(prices) => self.prices = prices,
+            Part::Tenants(tenants) => self.tenants.extend(tenants),
+            Part::Keys(keys) => self.keys.extend(keys),
+        }
+    }
+
+    /// Gives all of it in parts.
+    pub fn give(self, take: &dyn Fn(Part)) {
+        take(Part::Plans(self.plans));
+        take(Part::Prices(self.prices));
+        take(Part::Tenants(self.tenants));
+        take(Part::Keys(self.keys));
+    }
 }
 
 impl Source {

@@ -6,7 +6,7 @@ use kernel::store::ledger::Ending;
 use kernel::{Delta, Deltas, Error, Result, Tokens, Usage};
 
 use super::tab::{self, Tab};
-use crate::tokens::Words;
+use crate::tokens::{Texts, Words};
 
 /// Counts what is handed on, holds it back when it cannot be paid for, and closes the tab before the last of it.
 pub(super) struct Flow {
@@ -25,6 +25,22 @@ pub(super) struct Flow {
 const NOTE_MIN: u64 = 2;
 const NOTE_SHARE: u64 = 100;
 
+/// Bound: an event with one token in it is smaller, frame and all. What is larger is looked into.
+const EVENT_MAX: usize = 512;
+/// Bytes of a token: what of a text a token has at least on average, so that none is given away.
+const TOKEN_BYTES: u64 = 4;
+
+/// About how many tokens are handed on: one for each event, but for large ones as many as their words make.
+fn tokens(delta: &Delta, texts: Texts) -> u64 {
+    let events = u64::from(delta.pieces);
+    if delta.bytes.len() <= EVENT_MAX.saturating_mul(delta.pieces as usize) || events == 0 {
+        return events;
+    }
+    let mut bytes = 0;
+    texts(&delta.bytes, &mut |text| bytes += text.len() as u64);
+    events.max(bytes / TOKEN_BYTES)
+}
+
 impl Flow {
     pub(super) fn new(tab: Box<Tab>, deltas: Box<dyn Deltas>) -> Self {
         Self { deltas, tab: Some(tab), pieces: 0, words: Words::default(), noted: 0 }
@@ -33,7 +49,7 @@ impl Flow {
     /// Looks at a piece before it is handed on.
     fn take(&mut self, delta: Delta) -> Result<Delta> {
         let Some(tab) = &mut self.tab else { return Ok(delta) };
-        let pieces = self.pieces + u64::from(delta.pieces);
+        let pieces = self.pieces + tokens(&delta, tab.till.reading.answer);
         if delta.pieces > 0 {
             if let Err(spent) = tab.cover(Tokens(pieces)) {
                 return Err(self.cut_off(spent));

@@ -12,7 +12,7 @@ use kernel::{Attempt, Ctx, Error, Moment, Money, Note, Operation, Payload, Resul
 
 use super::{Till, full};
 use crate::catalogue::Listed;
-use crate::purse::{Ask, Reservation, refusal};
+use crate::purse::{Ask, Reservation};
 use crate::rating::{self, Consumed};
 use crate::tokens::Counting;
 
@@ -44,11 +44,11 @@ struct Facts {
 }
 
 impl Tab {
-    /// Sets money aside and writes the attempt down.
+    /// Sets money aside and writes the attempt down; `blind`: by what is known here, if the ledger has not told.
     ///
     /// # Errors
     /// `OverBudget` where there is no money; `Unavailable` where there is no room to write its end down.
-    pub(super) fn open(till: &Arc<Till>, ctx: &Ctx, attempt: &Attempt) -> Result<Box<Self>> {
+    pub(super) fn open(till: &Arc<Till>, ctx: &Ctx, attempt: &Attempt, blind: bool) -> Result<Box<Self>> {
         let (call, deployment, facts) = (&attempt.call, &attempt.deployment, ctx.facts());
         let (caller, at) = (&facts.caller, Timestamp::now());
         let billing = &caller.terms.billing;
@@ -66,6 +66,7 @@ impl Tab {
             answers: speaks(call.operation),
             streams: call.stream,
             held: facts.budgeted,
+            blind,
             now: at,
         };
         let reservation = till.purse.reserve(&ask, rate)?;
@@ -203,12 +204,13 @@ impl Tab {
         let amount = self.amount(&usage, gpu_millis, ending);
         (self.draft.at, self.draft.usage, self.draft.gpu_millis) = (Timestamp::now(), usage, gpu_millis);
         (self.draft.ending, self.draft.amount) = (ending, amount);
+        let learn = ending == Ending::Complete && !usage.estimated;
+        // Before it is written down: once it is, it may be posted at any moment, and what is posted must have been spent.
+        reservation.settle(&usage, amount, self.draft.at, learn);
         self.till.daybook.close(&self.draft);
         if usage.estimated {
             self.till.count_estimated();
         }
-        let learn = ending == Ending::Complete && !usage.estimated;
-        reservation.settle(&usage, amount, self.draft.at, learn);
         self.ctx.note(Note::Charged(amount, self.draft.currency));
     }
 
@@ -277,14 +279,6 @@ impl Drop for Tab {
         } else {
             self.forget();
         }
-    }
-}
-
-/// Whether a tab was opened, or refused, before it was known what is left.
-pub(super) fn blind(tab: &Result<Box<Tab>>) -> bool {
-    match tab {
-        Ok(tab) => tab.reservation.as_ref().is_some_and(|reservation| reservation.blind),
-        Err(error) => refusal::unknown(error),
     }
 }
 

@@ -77,8 +77,8 @@ impl Gauges for Till {
             let value = value.load(Ordering::Relaxed) as f64;
             to(Sample { name, help, counter: true, labels: Vec::new(), value });
         };
-        show("sluice_daybook_refused", "Calls refused because the daybook is full.", &self.full);
-        show("sluice_charges_estimated", "Charges whose tokens Sluice had to count itself.", &self.estimated);
+        show("sluice_daybook_refused_total", "Calls refused because the daybook is full.", &self.full);
+        show("sluice_charges_estimated_total", "Charges whose tokens Sluice had to count itself.", &self.estimated);
         self.purse.show(to);
     }
 }

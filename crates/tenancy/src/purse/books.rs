@@ -183,12 +183,6 @@ impl Books {
         Ok(least)
     }
 
-    /// Whether something has an end of which the ledger has not told how far away it is.
-    pub(super) fn unsure(&self, limits: &Limits, key: Option<&KeyId>, prepaid: bool) -> bool {
-        let mut hard = limits.iter().filter(|limit| limit.hard).filter_map(|limit| self.counter(limit, key));
-        hard.any(|counter| !counter.loaded) || (prepaid && !self.balance.loaded)
-    }
-
     /// Sets money aside, or frees it: `change` is added everywhere.
     pub(super) fn set_aside(&mut self, limits: &Limits, key: Option<&KeyId>, prepaid: bool, change: Money) {
         for limit in limits.iter().filter(|limit| limit.first) {

@@ -6,7 +6,6 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use kernel::contract::Period;
 use kernel::store::Fault;
@@ -15,10 +14,6 @@ use kernel::{Currency, Money, TenantId, Timestamp};
 
 use super::books::Books;
 use super::{Account, Purse, period};
-
-/// Bound: how long a tenant's first call waits for what the ledger knows. Asking takes milliseconds; a ledger that does not
-/// answer must hold up nobody for longer than a client would notice as a fault.
-const FIRST: Duration = Duration::from_secs(1);
 
 /// What to ask the ledger about one tenant.
 struct Questions {
@@ -56,52 +51,17 @@ impl Purse {
             match account.questions().ask(ledger).await {
                 Ok(answers) => {
                     account.lock().load(&answers);
-                    self.answers(true);
+                    self.ledger_failed(false);
                 }
                 Err(fault) => {
                     account.touched.store(true, Ordering::Relaxed);
+                    self.ledger_failed(true);
                     let unloaded = account.lock().unloaded;
                     self.want(unloaded, &account);
-                    self.answers(false);
                     return Err(fault);
                 }
             }
         }
-    }
-
-    /// The ledger has answered, or it has not: those who wait for it look again.
-    pub(crate) fn answers(&self, answers: bool) {
-        self.answers.store(answers, Ordering::Relaxed);
-        self.loaded.notify_waiters();
-    }
-
-    /// Waits until a tenant is wanted that nothing is known of yet.
-    pub(crate) async fn asked(&self) {
-        self.asking.notified().await;
-    }
-
-    /// Waits until the ledger has told what a tenant has spent, but not for long, and not at all while it does not
-    /// answer. Whether it has.
-    pub(crate) async fn told(&self, tenant: &TenantId) -> bool {
-        let waits = || self.patient.load(Ordering::Relaxed) && self.answers.load(Ordering::Relaxed);
-        let Some(account) = self.known(tenant).filter(|_| waits()) else { return false };
-        let told = async {
-            loop {
-                let mut loaded = std::pin::pin!(self.loaded.notified());
-                // Invariant: what is told after the look is not missed.
-                loaded.as_mut().enable();
-                if !account.lock().unloaded {
-                    return true;
-                }
-                if !waits() {
-                    return false;
-                }
-                self.want(true, &account);
-                self.asking.notify_one();
-                loaded.await;
-            }
-        };
-        tokio::time::timeout(FIRST, told).await.unwrap_or(false)
     }
 
     /// Tenants that the ledger has not been asked about.

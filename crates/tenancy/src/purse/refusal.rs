@@ -12,13 +12,8 @@ use super::period;
 /// When to come back where only a store has to be reached first.
 const SOON: Duration = Duration::from_secs(1);
 
-/// The cause of a refusal because nobody knows what is left.
-const UNKNOWN: &str = "budget_unknown";
-
-/// Whether a call is refused only because nobody knows what is left.
-pub(crate) fn unknown(error: &Error) -> bool {
-    error.cause == UNKNOWN
-}
+/// The cause of a refusal because nobody has said yet what is left.
+pub(crate) const UNKNOWN: &str = "budget_unknown";
 
 /// Why a call is refused, or cut off.
 pub(super) fn error(spent: Spent, tenant: &TenantId, currency: Currency, now: Timestamp) -> Error {

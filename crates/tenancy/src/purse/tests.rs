@@ -36,6 +36,7 @@ fn ask<'a>(caller: &'a Caller, model: &'a ModelName) -> Ask<'a> {
         answers: true,
         streams: true,
         held: true,
+        blind: false,
         now: EVENING,
     }
 }

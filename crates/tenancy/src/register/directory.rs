@@ -117,8 +117,8 @@ impl Directory {
         }
         let mut by_id: Vec<u32> = (0..u32::try_from(entries.len()).unwrap_or(u32::MAX)).collect();
         by_id.sort_by(|a, b| id_at(&entries, *a).cmp(&id_at(&entries, *b)));
-        let guarded =
-            !entries.is_empty() || !identities.is_empty() || tenants.iter().any(|tenant| tenant.source == Source::Api);
+        // Once anybody was known the door stays shut: the last key that is revoked must not open it.
+        let guarded = before.guarded || !tenants.is_empty() || !entries.is_empty() || !identities.is_empty();
         let mut directory = Self {
             pepper,
             entries: entries.into(),
@@ -141,7 +141,7 @@ impl Directory {
         Gathering::of(declared, &[], Some(&pepper)).pack(Some(pepper), &Self::default())
     }
 
-    /// Whether nobody is known at all: then a door that says nothing of credentials may stand open.
+    /// Whether nobody is known at all, nor was: then a door that says nothing of credentials may stand open.
     pub fn is_empty(&self) -> bool {
         !self.guarded
     }

@@ -68,14 +68,17 @@ impl Gathering {
         this
     }
 
-    /// Adds what the store keeps. Rows are used up one by one, so that not all is there twice.
-    pub(super) fn stored(&mut self, tenants: Vec<TenantRow>, keys: Vec<KeyRow>) {
+    /// Adds tenants that the store keeps. Rows are used up one by one, so that not all is there twice.
+    pub(super) fn tenants(&mut self, tenants: Vec<TenantRow>) {
         for row in tenants {
             if row.source == Source::Api {
                 self.tenant(row.id.as_str(), row.source, row.plan.as_deref(), row.suspended, &row.terms);
             }
         }
-        self.entries.reserve_exact(keys.len());
+    }
+
+    /// Adds keys that the store keeps, of tenants that are there.
+    pub(super) fn keys(&mut self, keys: Vec<KeyRow>) {
         for row in keys {
             let Some(place) = self.by_tenant.get(&row.tenant).copied() else { continue };
             if row.source == Source::Api && row.revoked.is_none() {

@@ -1,13 +1,13 @@
 //! The rounds: seed the store, read what others wrote, tell it which keys were used.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kernel::Timestamp;
 use kernel::store::Fault;
 
-use super::{Register, copy, seed};
+use super::{Register, Taking, copy, seed};
 
 /// How often the store is told which keys were used.
 const USED_EVERY: Duration = Duration::from_secs(10);
@@ -32,12 +32,15 @@ impl Register {
         tracing::warn!(%fault, "the store did not say who there is: starting with what was known last");
         let Some(path) = self.copy.clone() else { return };
         match copy::read(&path) {
-            Ok(Some(snapshot)) => self.take_blocking(snapshot).await,
+            Ok(Some(snapshot)) => {
+                let taking = Mutex::new(Taking::new(self.declared()));
+                snapshot.give(&|part| taking.lock().unwrap_or_else(PoisonError::into_inner).add(part, self.pepper()));
+                // Whatever the store says later is new.
+                self.take_blocking(taking.into_inner().unwrap_or_else(PoisonError::into_inner), None).await;
+            }
             Ok(None) => tracing::warn!("nothing was known last: only who the config declares is let in"),
             Err(fault) => tracing::error!(%fault, path = %path.display(), "the copy of who there is cannot be read"),
         }
-        // Whatever the store says later is new.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).revision = None;
     }
 
     /// Rounds for as long as the process runs.
@@ -110,19 +113,26 @@ impl Register {
                 }
             }
         }
-        if let Some(snapshot) = self.store.snapshot(self.revision()).await? {
-            self.take_blocking(snapshot).await;
+        loop {
+            let taking = Mutex::new(Taking::new(self.declared()));
+            let add = |part| taking.lock().unwrap_or_else(PoisonError::into_inner).add(part, self.pepper());
+            let Some(revision) = self.store.parts(self.revision(), &add).await? else { break };
+            let taking = taking.into_inner().unwrap_or_else(PoisonError::into_inner);
+            if self.take_blocking(taking, Some(revision)).await {
+                break;
+            }
         }
         self.answered.store(Timestamp::now().millis(), Ordering::Relaxed);
         Ok(())
     }
 
     /// With very many keys it takes a while, and the control plane has one thread.
-    async fn take_blocking(self: &Arc<Self>, snapshot: kernel::store::registry::Snapshot) {
+    async fn take_blocking(self: &Arc<Self>, taking: Taking, revision: Option<i64>) -> bool {
         let this = Arc::clone(self);
-        if let Err(fault) = tokio::task::spawn_blocking(move || this.take(snapshot)).await {
+        tokio::task::spawn_blocking(move || this.take(taking, revision)).await.unwrap_or_else(|fault| {
             tracing::error!(%fault, "what the store keeps could not be put in force");
-        }
+            true
+        })
     }
 
     /// Writes the copy if there is something new and it is not too soon.

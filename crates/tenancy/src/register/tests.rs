@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
-use kernel::store::registry::{KeyRow, Seed, Source, SubscriptionRow, TenantRow};
+use kernel::store::registry::{KeyRow, Part, Seed, Snapshot, Source, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Stored};
 use kernel::{KeyId, TenantId};
 use proptest::prelude::*;
@@ -38,8 +38,14 @@ impl Memory {
 }
 
 impl Registry for Memory {
-    fn snapshot(&self, known: Option<i64>) -> Stored<'_, Option<Snapshot>> {
-        self.with(move |rows| Ok((known != Some(rows.revision)).then(|| rows.clone())))
+    fn parts<'a>(&'a self, known: Option<i64>, take: &'a (dyn Fn(Part) + Sync)) -> Stored<'a, Option<i64>> {
+        self.with(move |rows| {
+            let new = known != Some(rows.revision);
+            if new {
+                rows.clone().give(take);
+            }
+            Ok(new.then_some(rows.revision))
+        })
     }
 
     fn seed(&self, seed: Seed) -> Stored<'_, Vec<String>> {

@@ -104,6 +104,19 @@ fn shape<'a>(root: &'a Value, schema: &'a Value, path: &str, key: &str) -> anyho
     if let [one] = choices.iter().filter(|choice| !is_null(choice)).collect::<Vec<_>>().as_slice() {
         return shape(root, one, path, key);
     }
+    // A choice by the name of the only key.
+    let keyed: Vec<(&str, &str)> = choices.iter().filter_map(keyed).collect();
+    if !keyed.is_empty() && keyed.len() == choices.len() {
+        let text = format!("one key of {}", words(keyed.iter().map(|(name, _)| *name)));
+        return Ok(Shape { text, section: None, words: keyed });
+    }
+    // One, or a list of such.
+    if let [one, many] = choices
+        && many.get("items") == Some(one)
+    {
+        let one = shape(root, one, path, key)?;
+        return Ok(Shape { text: format!("{}, or a list of them", one.text), ..one });
+    }
     ensure!(choices.is_empty(), "{path}: a choice between several shapes: teach it to crates/xtask/src/docs/config.rs");
     if let Some(names) = schema.get("enum") {
         return Ok(plain(&words(list(Some(names)).iter().filter_map(Value::as_str))));
@@ -149,6 +162,13 @@ fn default(schema: &Value, required: bool, has_section: bool) -> String {
         Some(Value::String(text)) if !text.is_empty() => code(text),
         Some(other) => code(&other.to_string()),
     }
+}
+
+/// The key and its description, where a schema is an object of one key.
+fn keyed(schema: &Value) -> Option<(&str, &str)> {
+    let mut properties = schema.get("properties")?.as_object()?.keys();
+    let (name, None) = (properties.next()?, properties.next()) else { return None };
+    Some((name, schema.get("description")?.as_str()?))
 }
 
 fn explained(choice: &Value) -> Option<(&str, &str)> {

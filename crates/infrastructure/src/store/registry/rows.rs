@@ -38,7 +38,19 @@ pub(super) async fn all<T: Kept>(
     condition: &'static str,
     number: Option<i64>,
 ) -> Result<Vec<T>, Failure> {
-    packed::all(session, T::TABLE, condition, number, T::read).await
+    let mut rows = Vec::new();
+    each(session, condition, number, |page| rows.extend(page)).await?;
+    Ok(rows)
+}
+
+/// The same, page by page.
+pub(super) async fn each<T: Kept>(
+    session: &mut Session<'_>,
+    condition: &'static str,
+    number: Option<i64>,
+    take: impl FnMut(Vec<T>),
+) -> Result<(), Failure> {
+    packed::each(session, T::TABLE, (condition, number), T::read, take).await
 }
 
 /// Inserts rows.

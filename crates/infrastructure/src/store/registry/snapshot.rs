@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kernel::store::registry::{PlanRow, Snapshot};
+use kernel::store::registry::{Part, PlanRow};
 use kernel::time::Timestamp;
 
 use super::revision;
-use super::rows::{all, read};
+use super::rows::{each, read};
 use crate::store::Store;
 use crate::store::failure::Failure;
 
@@ -20,7 +20,11 @@ const PRICES: &str =
 const LONG_EXPIRED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Store {
-    pub(super) async fn read_snapshot(&self, known: Option<i64>) -> Result<Option<Snapshot>, Failure> {
+    pub(super) async fn read_parts(
+        &self,
+        known: Option<i64>,
+        take: &(dyn Fn(Part) + Sync),
+    ) -> Result<Option<i64>, Failure> {
         if let Some(known) = known {
             // Asked every second by every gateway: one row, and mostly that is all.
             let mut session = self.reading(self.short("look for changes")).await?;
@@ -33,13 +37,13 @@ impl Store {
         let mut session = self.viewing(self.long("read the registry")).await?;
         let revision = revision(&mut session).await?;
         let expired = Timestamp::now().millis() - i64::try_from(LONG_EXPIRED.as_millis()).unwrap_or(0);
-        let tenants = all(&mut session, "1 = 1", None).await?;
-        let keys = all(&mut session, LIVE, Some(expired)).await?;
         let plans = session.rows(sqlx::query(PLANS)).await?;
-        let prices = read(&session.rows(sqlx::query(PRICES)).await?)?;
+        take(Part::Plans(latest(read(&plans)?)));
+        take(Part::Prices(read(&session.rows(sqlx::query(PRICES)).await?)?));
+        each(&mut session, "1 = 1", None, |tenants| take(Part::Tenants(tenants))).await?;
+        each(&mut session, LIVE, Some(expired), |keys| take(Part::Keys(keys))).await?;
         session.commit().await?;
-        let plans = latest(read(&plans)?);
-        Ok(Some(Snapshot { revision, tenants, keys, plans, prices }))
+        Ok(Some(revision))
     }
 }
 

@@ -152,7 +152,9 @@ impl Collector for Live {
         for family in families {
             let Some(first) = family.first() else { continue };
             let kind = if first.counter { MetricType::Counter } else { MetricType::Gauge };
-            let mut descriptor = to.encode_descriptor(first.name, first.help, None, kind)?;
+            // The text format adds to a counter's name what it is called by.
+            let name = if first.counter { first.name.strip_suffix("_total").unwrap_or(first.name) } else { first.name };
+            let mut descriptor = to.encode_descriptor(name, first.help, None, kind)?;
             for sample in &family {
                 let metric = descriptor.encode_family(&sample.labels)?;
                 if sample.counter {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use kernel::store::ledger::{Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer};
-use kernel::store::registry::{KeyRow, PlanRow, PriceRow, Seed, Snapshot, SubscriptionRow, TenantRow};
+use kernel::store::registry::{KeyRow, Part, PlanRow, PriceRow, Seed, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Ledger, Registry, Stored};
 use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
 
@@ -210,7 +210,7 @@ impl Ledger for Shelf {
 
 /// Only what invoices ask for is answered; the rest nobody calls.
 impl Registry for Shelf {
-    fn snapshot(&self, _: Option<i64>) -> Stored<'_, Option<Snapshot>> {
+    fn parts<'a>(&'a self, _: Option<i64>, _: &'a (dyn Fn(Part) + Sync)) -> Stored<'a, Option<i64>> {
         unreachable!("no invoice asks for it")
     }
 
