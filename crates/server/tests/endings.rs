@@ -11,7 +11,7 @@
 mod console;
 mod money;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use money::{CHAT, SOON, Shop, Told, chat, tenant};
 use serde_json::{Value, json};
@@ -241,6 +241,13 @@ async fn what_a_kill_breaks_off_is_charged_as_far_as_it_was_handed_on() {
     let mut done = call(&shop, "rich", "done", MODEL, STREAM, words().event(TOLD.event()).done()).await;
     assert!(done.answer(SOON).await.unwrap().is_complete());
     let shop = shop.restarted().await;
+    // What the killed process left is posted before anything new is.
+    let mut probe = call(&shop, "poor", "probe", MODEL, "", Script::json(200, TOLD.whole("hello"))).await;
+    probe.answer(SOON).await.unwrap();
+    let deadline = Instant::now() + SOON;
+    while shop.charges("poor").await.is_empty() {
+        assert!(Instant::now() < deadline, "never posted");
+    }
     let charges = shop.charges("rich").await;
     for (case, _, _, _, bill) in cases {
         check(case, &charges, bill);
