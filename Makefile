@@ -34,10 +34,11 @@ replay: ## Scheduling measured: the stage alone, a decision of prefix_aware, and
 	cargo run --release -p bench -- placement
 	cargo run --release -p bench -- replay $(ARGS)
 
-soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler
+soak: build ## Ten minutes of full load, watching memory; then 400,000 histories of the scheduler, and 400 kills
 	cargo run --release -p bench -- soak $(ARGS)
 	SLUICE_SEEDS=100000 cargo test --release -p scheduling simulation
 	SLUICE_SEEDS=1000 cargo test --release -p tenancy limit::simulation
+	SLUICE_BIN=$(subst /debug/,/release/,$(SLUICE_BIN)) SLUICE_CRASHES=200 cargo test --release -p server --test crash -- --nocapture
 
 docs: ## Writes docs/reference from the binary
 	cargo xtask docs

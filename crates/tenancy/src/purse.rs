@@ -32,6 +32,8 @@ const FEW: u64 = 16;
 /// How much more is reserved at once while an answer flows: an eighth of what there is of it, and at least so many tokens.
 const MORE: u64 = 64;
 const MORE_SHARE: u64 = 8;
+/// Parts of a unit of money that amounts are counted in.
+const PICO: f64 = 1e12;
 
 /// The purses of all tenants.
 pub struct Purse {
@@ -220,7 +222,10 @@ impl Purse {
         if let Some(spent) = refused {
             drop(books);
             self.want(wanting, &account);
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            // Who waits for the ledger asks again: that is no refusal yet, and none because something is spent.
+            if spent != Spent::Unknown {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
             return Err(refusal::error(spent, &ask.caller.tenant, billing.currency(), ask.now));
         }
         books.set_aside(&limits, key, prepaid, amount);
@@ -285,7 +290,7 @@ impl Purse {
         }
     }
 
-    /// What is reserved at all levels of all tenants; zero when no call is under way. For tests and audits.
+    /// What is reserved at all levels of all tenants; zero when no call is under way.
     pub fn pending(&self) -> Money {
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
         let of = |account: &Arc<Account>| {
@@ -313,6 +318,10 @@ impl Gauges for Purse {
         show("sluice_budget_refused_total", "Calls refused because a budget or balance is spent.", &self.refused);
         show("sluice_budget_cut_off_total", "Streams cut off because a budget or balance was spent.", &self.cut_off);
         show("sluice_budget_soft_spent_total", "Soft budgets that were spent.", &self.crossed);
+        let help =
+            "What is set aside for calls under way, summed over all budgets and balances, whatever their currency.";
+        let value = self.pending().pico() as f64 / PICO;
+        to(Sample { name: "sluice_budget_reserved", help, counter: false, labels: Vec::new(), value });
     }
 }
 
