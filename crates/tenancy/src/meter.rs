@@ -46,7 +46,9 @@ impl Meter {
         async move {
             // Dropped while it waits, the tab is closed by what became of the attempt until then.
             let tab = match Tab::open(&self.till, ctx, &attempt, false) {
-                Err(unknown) if unknown.cause == UNKNOWN => Box::pin(self.wait(ctx, &attempt)).await?,
+                Err(unknown) if unknown.cause == UNKNOWN && self.till.purse.is_being_told() => {
+                    Box::pin(self.wait(ctx, &attempt)).await?
+                }
                 opened => opened?,
             };
             match self.next.serve(ctx, attempt).await {
@@ -67,9 +69,10 @@ impl Meter {
         let until = Moment::now() + LEDGER_WITHIN;
         loop {
             let left = until.remaining();
-            let blind = left.is_zero() && !self.till.purse.strict();
+            let over = left.is_zero() || !self.till.purse.is_being_told();
+            let blind = over && !self.till.purse.strict();
             match Tab::open(&self.till, ctx, attempt, blind) {
-                Err(unknown) if unknown.cause == UNKNOWN && !left.is_zero() => {
+                Err(unknown) if unknown.cause == UNKNOWN && !over => {
                     self.till.purse.loaded(left.min(LOOK_EVERY)).await;
                 }
                 opened => return opened,

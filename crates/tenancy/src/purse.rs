@@ -166,9 +166,14 @@ impl Purse {
         let _ = tokio::time::timeout(within, self.loaded.notified()).await;
     }
 
+    /// Whether there is a ledger that tells what was spent, and does so.
+    pub(crate) fn is_being_told(&self) -> bool {
+        self.expected.load(Ordering::Relaxed) && !self.failing.load(Ordering::Relaxed)
+    }
+
     /// Whether calls go by what is known here where the ledger has not told.
     fn blind(&self) -> bool {
-        !self.strict() && (!self.expected.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed))
+        !self.strict() && !self.is_being_told()
     }
 
     /// Whether calls are refused as long as the ledger has not told.
