@@ -57,7 +57,7 @@ pub(crate) fn assemble(
     tenancy::tokens::warm(roster.models.keys().map(|model| model.as_str().into()));
     let meter = Arc::new(Meter::new(scheduler.clone(), Arc::clone(&state.money.till)));
     let core = Arc::new(Orchestrator::new(&roster, meter));
-    // Stages around the core (limits, budgets, cache) are layered here, outermost first.
+    // What is judged before a call comes here stands in the chain of gates; further stages around the core are layered here.
     let machine = Machine {
         version: format!("{generation}-{}", loaded.print).into(),
         core,

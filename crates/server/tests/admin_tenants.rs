@@ -47,7 +47,13 @@ async fn lists_come_in_pages_and_leave_nobody_out() {
     }
     assert!(path.ends_with("none"), "the last page says so");
     assert_eq!(seen, (0..7).map(|nth| format!("\"tenant-{nth}\"")).collect::<Vec<_>>());
-    for (query, field) in [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit"), ("lmit=3", "lmit")] {
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=x", "limit"),
+        ("lmit=3", "lmit"),
+        ("after=%00", "after"),
+    ] {
         let (status, _, named, _) = console.refused("GET", &format!("{TENANTS}?{query}"), Value::Null).await;
         assert_eq!((status, named.as_str()), (400, field), "{query}");
     }

@@ -81,6 +81,10 @@ async fn answer(plane: &Arc<Plane>, route: &'static Route, request: Request) -> 
         let message = format!("The body is larger than {} KiB.", BODY_MAX >> 10);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     };
+    // Stores differ in what they make of one, and nobody means it.
+    if let Some((name, _)) = parameters.iter().chain(&query).find(|(_, value)| value.contains('\0')) {
+        return Err(Refusal::invalid(name, format!("`{name}` must not hold a zero byte")));
+    }
     let work = async {
         let body = axum::body::to_bytes(body, BODY_MAX).await.map_err(|_| too_large())?;
         let asked = Asked { by, parameters, query, body, seen: seen(&parts.headers)? };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use kernel::Network;
 
-/// The headers that mean something here. Where one is repeated, the first counts.
+/// The headers that mean something here. Where one is repeated, the first counts; of `x-forwarded-for` the last.
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
     pub(crate) authorization: Option<&'a HeaderValue>,

@@ -51,7 +51,11 @@ impl Reading {
         for open in files.iter_mut().filter(|open| !open.end) {
             while left > 0 && !open.end {
                 let before = open.at;
-                let mut read = open.sheet.read(open.at, left)?;
+                let mut read = match open.sheet.read(open.at, left) {
+                    // What was read of other files is past their mark already: it goes first, and the fault comes again.
+                    Err(_) if !page.entries.is_empty() => return Ok(page),
+                    read => read?,
+                };
                 if past && read.at <= open.posted {
                     // Posted before the crash: they only say that these attempts are not open any more.
                     read.entries.iter_mut().for_each(forget);

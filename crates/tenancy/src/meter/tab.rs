@@ -43,6 +43,24 @@ struct Facts {
     waited: Duration,
 }
 
+/// Bound: no model reads or writes as much in one call, and what is charged and what is kept of it must be the same.
+const TOKENS_MAX: Tokens = Tokens(1_000_000_000);
+
+/// What a backend says, as far as it can be.
+fn believed(usage: Usage) -> Usage {
+    let most = |tokens: Tokens| tokens.min(TOKENS_MAX);
+    Usage {
+        input: most(usage.input),
+        cached: most(usage.cached),
+        cache_write: most(usage.cache_write),
+        audio_input: most(usage.audio_input),
+        output: most(usage.output),
+        reasoning: most(usage.reasoning),
+        audio_output: most(usage.audio_output),
+        ..usage
+    }
+}
+
 impl Tab {
     /// Sets money aside and writes the attempt down; `blind`: by what is known here, if the ledger has not told.
     ///
@@ -116,7 +134,7 @@ impl Tab {
 
     /// What the backend itself says that the attempt consumed.
     pub(super) fn told(&self) -> Option<Usage> {
-        self.facts().usage
+        self.facts().usage.map(believed)
     }
 
     /// What a whole answer that says nothing about it consumed.
@@ -301,4 +319,15 @@ fn guessed(answer: &[u8], texts: crate::tokens::Texts) -> Tokens {
     let mut bytes = 0u64;
     texts(answer, &mut |text| bytes += text.len() as u64);
     Tokens(bytes.div_ceil(BYTES_PER_TOKEN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absurd_report_is_believed_as_far_as_it_can_be() {
+        let said = Usage { input: Tokens(u64::MAX), output: Tokens(7), images: 2, ..Usage::default() };
+        assert_eq!(believed(said), Usage { input: TOKENS_MAX, ..said });
+    }
 }
