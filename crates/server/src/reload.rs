@@ -46,6 +46,7 @@ impl Running {
             Arc::clone(&self.workers) as _,
             Arc::clone(&self.register) as _,
             Arc::clone(&self.state.limits) as _,
+            Arc::clone(&self.state.credentials) as _,
             self.stages.load_full() as _,
             Arc::new(self.state.money.clone()) as _,
         ]
