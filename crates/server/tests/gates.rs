@@ -64,12 +64,18 @@ async fn a_page_of_a_listed_origin_is_let_in_and_told_so_even_when_refused() {
     assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example.com"));
     let stranger = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
     let preflight = ask(&sluice, "OPTIONS", CHAT, &stranger, "").await;
-    assert_eq!(preflight.header("access-control-allow-origin"), None);
+    assert_eq!((preflight.header("access-control-allow-origin"), preflight.header("vary")), (None, Some("origin")));
     let answer = send(&sluice, &[("origin", "https://evil.example")], BODY).await;
     assert_eq!(
-        (answer.status(), answer.header("access-control-allow-origin")),
-        (200, None),
-        "the browser keeps it back"
+        (answer.status(), answer.header("access-control-allow-origin"), answer.header("vary")),
+        (200, None, Some("origin")),
+        "the browser keeps it back, and a cache keeps it from a listed page"
+    );
+    let answer = send(&sluice, &[], BODY).await;
+    assert_eq!(
+        (answer.status(), answer.header("vary")),
+        (200, Some("origin")),
+        "nor is what no page asked for given to one"
     );
     assert_eq!(ask(&sluice, "OPTIONS", CHAT, &[], "").await.status(), 405, "that is no question of a browser's");
 }
