@@ -132,15 +132,6 @@ impl Config {
         self.listen.admin = listen.admin.unwrap_or(self.listen.admin);
     }
 
-    /// Whether anyone may call.
-    pub(crate) fn open(&self) -> bool {
-        match self.auth {
-            Some(Auth::Required) => false,
-            Some(Auth::None) => true,
-            None => !self.has_keys(),
-        }
-    }
-
     /// The data plane's address.
     pub(crate) fn address(&self) -> SocketAddr {
         let guarded = self.auth.is_some() || self.has_keys();
@@ -175,7 +166,7 @@ impl Config {
 
     fn validate_chain(&self, findings: &mut Findings) {
         if let Some(names) = &self.middleware {
-            gate::validate(names, self.open(), "middleware", findings);
+            gate::validate(names, self.auth, self.has_keys(), "middleware", findings);
         }
         let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
         let of_services = self.services.iter().map(|service| &service.middleware).enumerate();
