@@ -29,6 +29,8 @@ pub struct Desk {
     mark: Option<u64>,
     /// A page that comes after what is waiting.
     held: Option<Page>,
+    /// A page is being read: should that break down, it is not known what of it is here.
+    pub(super) torn: bool,
 }
 
 /// An attempt that has not ended.
@@ -51,6 +53,7 @@ impl Default for Desk {
             early: HashSet::new(),
             mark: None,
             held: None,
+            torn: false,
         }
     }
 }
