@@ -325,14 +325,15 @@ impl Shared {
         Ok(true)
     }
 
-    /// Makes a file; `None` where files may take no more room.
+    /// Makes a file; `None` where files may take no more room. A fault where the disk has none.
     fn make(&self) -> io::Result<Option<(Arc<Sheet>, Pen)>> {
         let claim = |files: u64| files.checked_add(self.sheet).filter(|sum| *sum <= self.most);
         if self.files.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).is_err() {
             return Ok(None);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        match Sheet::make(&self.place.path, number, self.sheet) {
+        let room = self.place.has_room(self.sheet);
+        match room.and_then(|()| Sheet::make(&self.place.path, number, self.sheet)) {
             Ok((sheet, pen)) => Ok(Some((Arc::new(sheet), pen))),
             Err(fault) => {
                 self.files.fetch_sub(self.sheet, Ordering::AcqRel);

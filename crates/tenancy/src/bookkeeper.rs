@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PAGE: usize = 1 << 20;
 /// Bound: how long a ledger may take for a batch before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bound: charges that a ledger is given at once however slow it is: fewer would not take it less time.
+const PORTION_MIN: usize = 64;
 /// How long to wait after a failure: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -241,6 +243,8 @@ impl Bookkeeper {
                 Step::Went
             }
             Err(Fault::Down(why)) => {
+                // It may be so slow that it takes only so many in its time.
+                desk.portion = (count / 2).max(PORTION_MIN);
                 self.purse.ledger_failed(true);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Step::Failed(Fault::Down(why))

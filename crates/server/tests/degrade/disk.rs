@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use testkit::{Answer, Plan, Script, Sluice, SmallDisk, Upstream, Until, delta};
+use testkit::{Answer, Plan, Script, Sluice, SmallDisk, Until, Upstream, delta};
 
 use super::{TOLD, config};
 use crate::console::{Console, program};
@@ -15,7 +15,7 @@ const STREAMS: usize = 40;
 const CLIENTS: usize = 8;
 /// How long a stream takes to end: longer than the disk takes to be full.
 const TAKES: Duration = Duration::from_secs(8);
-const DISK: u64 = 4 << 20;
+const DISK: u64 = 64 << 20;
 
 /// Streams end late, other answers come at once.
 fn backend() -> Plan {
@@ -86,7 +86,8 @@ async fn a_full_disk_lets_nothing_begin_that_costs_and_what_has_begun_ends_and_i
     disk.empty();
     settled(shop.sluice()).await;
     let rows = shop.console.got("/admin/v1/usage?by=model&tenant=acme").await["rows"].clone();
-    let calls = |model: &str| rows.as_array().unwrap().iter().find(|row| row["model"] == model).map(|row| row["calls"].clone());
+    let calls =
+        |model: &str| rows.as_array().unwrap().iter().find(|row| row["model"] == model).map(|row| row["calls"].clone());
     assert_eq!(calls("m"), Some(json!(STREAMS + made)), "each once: {rows}");
     let deadline = Instant::now() + SOON;
     while shop.call("a", "").await.status() != 200 {

@@ -61,7 +61,12 @@ impl Stage {
 
     async fn puts_off(&self, credential: &str) -> Duration {
         let (answer, took) = self.with(credential).await;
-        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{credential}: {}", answer.text());
+        assert_eq!(
+            (answer.status(), answer.header("retry-after")),
+            (503, Some("1")),
+            "{credential}: {}",
+            answer.text()
+        );
         took
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use testkit::{Detour, Launch, Postgres, Sluice, Upstream};
+use serde_json::{Value, json};
+use testkit::{Detour, Postgres, Sluice, Upstream};
 
-use super::{TEN, TOLD, calls, changes_are_made, changes_are_refused, config, oldest, posted};
+use super::{KEYS, TEN, TOLD, calls, changes_are_made, changes_are_refused, config, oldest, posted};
 use crate::console::Console;
 use crate::money::{CHAT, Shop, chat, settled};
 
@@ -16,15 +16,18 @@ const START_WITHIN: Duration = Duration::from_millis(3_800);
 /// What is written: three seconds for what is not posted, and one for the last words.
 const STOP_WITHIN: Duration = Duration::from_millis(5_000);
 
-fn launch(url: &str, upstream: &Upstream) -> Launch {
-    let text = config(upstream, &format!("url: \"{url}\", refresh_ms: 200, "));
-    Sluice::launch().config(text).env("SLUICE_KEY_PEPPER", "of the tests")
+async fn open(url: &str) -> Shop {
+    within(url, super::TIMEOUT).await
 }
 
-async fn open(url: &str) -> Shop {
+/// One whose store may take so long.
+async fn within(url: &str, timeout: Duration) -> Shop {
     let upstream = Upstream::start(TOLD.plan());
-    let sluice = launch(url, &upstream).start().await;
-    Shop { upstream, console: Console(sluice) }
+    let text = config(&upstream, &format!("url: \"{url}\", "));
+    let (default, wanted) = (super::TIMEOUT.as_millis(), timeout.as_millis());
+    let text = text.replace(&format!("timeout_ms: {default}"), &format!("timeout_ms: {wanted}"));
+    let launch = Sluice::launch().config(text).env("SLUICE_KEY_PEPPER", "of the tests");
+    Shop { upstream, console: Console(launch.start().await) }
 }
 
 /// A database reached by a detour.
@@ -44,7 +47,12 @@ async fn reports_are_refused(shop: &Shop) {
         "/admin/v1/tenants/acme/invoices",
     ] {
         let answer = shop.console.ask("GET", path, Value::Null).await;
-        assert_eq!((answer.status(), &answer.json()["error"]["code"]), (503, &"store_down".into()), "{path}: {}", answer.text());
+        assert_eq!(
+            (answer.status(), &answer.json()["error"]["code"]),
+            (503, &"store_down".into()),
+            "{path}: {}",
+            answer.text()
+        );
     }
     let complaint = shop.console.complains(&["usage", "--tenant", "acme"]);
     assert!(complaint.contains("store"), "{complaint}");
@@ -80,16 +88,20 @@ async fn budgets_are_held_to_and_late_charges_are_on_the_next_invoice_when_postg
 async fn a_slow_postgres_is_seen_and_posted_to_later() {
     let postgres = Postgres::start();
     let (detour, url) = around(&postgres);
-    let shop = open(&url).await;
+    // A batch is some twenty exchanges.
+    let shop = within(&url, Duration::from_secs(4)).await;
     detour.delay(Duration::from_millis(30));
     let made = calls(&shop, LASTS).await;
     changes_are_made(&shop, "slowly").await;
     posted(&shop, "acme", made).await;
     assert_eq!(invoiced(&shop).await, made);
     // Slower than it may be, it counts as hung.
-    detour.delay(Duration::from_secs(4));
+    detour.delay(Duration::from_secs(5));
     let more = calls(&shop, LASTS).await;
-    changes_are_refused(&shop, "too slow").await;
+    let since = Instant::now();
+    let (status, code, _, message) = shop.console.refused("POST", KEYS, json!({ "name": "too slow" })).await;
+    assert_eq!((status, code.as_str()), (503, "store_down"), "{message}");
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
     detour.delay(Duration::ZERO);
     posted(&shop, "acme", made + more).await;
 }

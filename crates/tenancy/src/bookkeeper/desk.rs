@@ -153,7 +153,7 @@ impl Desk {
     /// So many have been posted.
     pub(super) fn posted(&mut self, count: usize) {
         self.waiting.drain(..count.min(self.waiting.len()));
-        self.portion = usize::MAX;
+        self.portion = self.portion.saturating_mul(2);
     }
 
     /// The page that was taken in, once nothing of it waits any more.
