@@ -34,6 +34,6 @@ pub use metrics::Metrics;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use redis::Redis;
-pub use small_disk::SmallDisk;
+pub use small_disk::{Hung, SmallDisk};
 pub use upstream::{Connection, Gone, Outcome, Plan, Request, Script, Step, Upstream};
 pub use wait::eventually;

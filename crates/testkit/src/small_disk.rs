@@ -1,7 +1,8 @@
-//! A small disk of a test's own, which can be filled to the last byte.
+//! A small disk of a test's own, which can be filled to the last byte, and hung.
 //!
-//! A file system in memory, mounted in a mount namespace that only programs started [within](SmallDisk::within) it see. It
-//! stays while they come and go, as a disk does.
+//! A file system mounted in a mount namespace that only programs started [within](SmallDisk::within) it see. It stays while
+//! they come and go, as a disk does. In memory, but for one that can [hang](SmallDisk::hang): that is a file behind a loop
+//! device, which only root can have.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,6 +13,12 @@ use std::process::{Child, Command, Stdio};
 
 /// What fills it.
 const FILLER: &str = "filler";
+
+/// Mounts `$0`, of `$1` bytes.
+const IN_MEMORY: &str = "mount -t tmpfs -o size=\"$1\",mode=700 tmpfs \"$0\"";
+/// The same as a file beside it.
+const ON_A_DEVICE: &str =
+    "truncate -s \"$1\" \"$0.disk\" && mkfs.ext4 -q -F \"$0.disk\" >&2 && mount -o loop \"$0.disk\" \"$0\"";
 
 /// A disk. Dropping takes it away with all that is on it.
 pub struct SmallDisk {
@@ -28,17 +35,46 @@ impl SmallDisk {
     /// When nothing can be mounted here: it needs root, or user namespaces for everybody.
     #[must_use]
     pub fn at(place: &Path, bytes: u64) -> Self {
+        Self::mounted(place, bytes, IN_MEMORY)
+            .unwrap_or_else(|| panic!("nothing can be mounted at {}", place.display()))
+    }
+
+    /// One that can hang; `None` where this machine cannot have it: it needs root, loop devices and ext4.
+    #[must_use]
+    pub fn that_can_hang(place: &Path, bytes: u64) -> Option<Self> {
+        Self::mounted(place, bytes, ON_A_DEVICE)
+    }
+
+    fn mounted(place: &Path, bytes: u64, how: &str) -> Option<Self> {
         fs::create_dir_all(place).expect("a writable directory");
         let users = fs::metadata("/proc/self").expect("/proc").uid() != 0;
-        let script = "mount -t tmpfs -o size=\"$1\",mode=700 tmpfs \"$0\" && echo mounted && exec sleep infinity";
         let mut command = Command::new("unshare");
         command.args(if users { &["--mount", "--map-root-user"][..] } else { &["--mount"] });
-        command.args(["sh", "-c", script]).arg(place).arg(bytes.to_string());
+        command.args(["sh", "-c", &format!("{how} && echo mounted && exec sleep infinity")]);
+        command.arg(place).arg(bytes.to_string());
         let mut holder = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("unshare runs");
-        let mut line = String::new();
-        let said = BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut line);
-        assert!(said.is_ok() && line == "mounted\n", "no file system could be mounted at {}", place.display());
-        Self { holder, users, place: place.into() }
+        let (mut line, out) = (String::new(), holder.stdout.take().expect("piped"));
+        let disk = Self { holder, users, place: place.into() };
+        let said = BufReader::new(out).read_line(&mut line);
+        (said.is_ok() && line == "mounted\n").then_some(disk)
+    }
+
+    /// Hangs it: whoever writes to it, or brings to it what was written, waits until what is returned is dropped. Nothing
+    /// that waits can be killed, so it must be dropped first.
+    ///
+    /// # Panics
+    /// When it is none that can hang.
+    #[must_use]
+    pub fn hang(&self) -> Hung<'_> {
+        self.freezer("--freeze");
+        Hung(self)
+    }
+
+    fn freezer(&self, what: &str) {
+        let words = self.within("fsfreeze");
+        let (program, arguments) = words.split_first().expect("never empty");
+        let done = Command::new(program).args(arguments).arg(what).arg(&self.place).status().expect("nsenter runs");
+        assert!(done.success(), "fsfreeze {what}");
     }
 
     /// The words that start a program that sees it.
@@ -76,6 +112,15 @@ impl SmallDisk {
     /// When it was not filled.
     pub fn empty(&self) {
         fs::remove_file(self.path(FILLER)).expect("it was filled");
+    }
+}
+
+/// A disk that hangs. Dropping lets it go on.
+pub struct Hung<'d>(&'d SmallDisk);
+
+impl Drop for Hung<'_> {
+    fn drop(&mut self) {
+        self.0.freezer("--unfreeze");
     }
 }
 

@@ -96,6 +96,32 @@ async fn a_full_disk_lets_nothing_begin_that_costs_and_what_has_begun_ends_and_i
     }
 }
 
+#[tokio::test]
+async fn a_hanging_disk_may_hold_calls_up_and_loses_none() {
+    let launch = Sluice::launch();
+    let Some(disk) = SmallDisk::that_can_hang(&launch.data_dir(), DISK) else {
+        eprintln!("not tried: only root can have a disk that hangs, where there are loop devices");
+        return;
+    };
+    let upstream = Upstream::start(backend());
+    let sluice = launch.program(disk.within(program())).config(config(&upstream, "")).start().await;
+    std::fs::copy(disk.path("admin-token"), sluice.launched().data_dir().join("admin-token")).unwrap();
+    let shop = Shop { upstream, console: Console(sluice) };
+    assert_eq!(shop.call("a", "").await.status(), 200);
+    let hung = disk.hang();
+    let mut sent = Vec::new();
+    for _ in 0..STREAMS {
+        sent.push(shop.sent("a", CHAT, &[], &chat("m", "")).await);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(hung);
+    for mut call in sent {
+        let answer = call.answer(SOON).await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+    assert_eq!(shop.charges("acme").await.len(), STREAMS + 1, "each once");
+}
+
 /// All at once.
 async fn all<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut work: Vec<_> = work.into_iter().map(Box::pin).collect();

@@ -67,6 +67,38 @@ async fn a_slow_sqlite_is_posted_to_later() {
     posted(&shop, "acme", made).await;
 }
 
+/// How many threads a process has that work for SQLite.
+fn sqlite_threads(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let named = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    named.filter(|name| name.starts_with("sqlx-sqlite")).count()
+}
+
+#[tokio::test]
+async fn an_sqlite_whose_disk_hangs_holds_up_no_call_and_loses_no_charge() {
+    let launch = Sluice::launch();
+    let Some(disk) = SmallDisk::that_can_hang(&launch.home().join("slow"), 32 << 20) else {
+        eprintln!("not tried: only root can have a disk that hangs, where there are loop devices");
+        return;
+    };
+    let upstream = Upstream::start(TOLD.plan());
+    let text = config(&upstream, &url(&launch.home().join("slow/sluice.db")));
+    let sluice = launch.program(disk.within(program())).config(text).start().await;
+    let shop = Shop { upstream, console: Console(sluice) };
+    before(&shop).await;
+    let hung = disk.hang();
+    let made = away(&shop).await;
+    for nth in 0..3 {
+        changes_are_refused(&shop, &format!("again {nth}")).await;
+    }
+    // One that writes, four that read.
+    assert!(sqlite_threads(shop.sluice().pid()) <= 5, "those that hang do not become more and more");
+    drop(hung);
+    changes_are_made(&shop, "later").await;
+    posted(&shop, "acme", made).await;
+    posted(&shop, "lab", TEN).await;
+}
+
 #[tokio::test]
 async fn a_full_sqlite_holds_up_no_call_and_loses_no_charge() {
     let launch = Sluice::launch();
