@@ -59,8 +59,10 @@ async fn reports_are_refused(shop: &Shop) {
 }
 
 /// Calls on the invoice of this month, as it stands.
-async fn invoiced(shop: &Shop) -> Value {
-    shop.console.json(&["usage", "--tenant", "acme", "--by", "model"])[0]["calls"].clone()
+async fn invoiced(shop: &Shop) -> usize {
+    let draft = shop.console.got("/admin/v1/tenants/acme/draft").await;
+    let calls = draft["usage"].as_array().unwrap().iter().map(|consumed| consumed["calls"].as_u64().unwrap());
+    usize::try_from(calls.sum::<u64>()).unwrap()
 }
 
 #[tokio::test]
@@ -82,6 +84,30 @@ async fn budgets_are_held_to_and_late_charges_are_on_the_next_invoice_when_postg
     posted(&shop, "lab", TEN).await;
     assert_eq!(invoiced(&shop).await, made);
     assert_eq!(shop.passed("l", 1).await, 0, "and it stays spent");
+}
+
+/// What becomes of calls at a start without the store: of who has no limit, of who has, and of what costs nothing.
+async fn strangers(on_store_loss: &str) -> [(u16, Option<String>); 3] {
+    let upstream = Upstream::start(TOLD.plan());
+    let url = format!("postgres://app:secret@127.0.0.1:{}/none", testkit::free_port());
+    let text = config(&upstream, &format!("url: \"{url}\", on_store_loss: {on_store_loss}, "));
+    let launch = Sluice::launch().config(text).env("SLUICE_KEY_PEPPER", "of the tests");
+    let since = Instant::now();
+    let shop = Shop { upstream, console: Console(launch.start().await) };
+    assert!(since.elapsed() < START_WITHIN, "{:?}", since.elapsed());
+    let mut found = Vec::new();
+    for (name, model) in [("a", "m"), ("l", "m"), ("a", "free")] {
+        let answer = shop.post(name, CHAT, &[], &chat(model, "")).await;
+        found.push((answer.status(), answer.header("retry-after").map(str::to_owned)));
+    }
+    assert_eq!(shop.sluice().metrics().await.value("sluice_register_known", &[]), 0.0, "the alarm goes off");
+    found.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn who_is_not_known_to_have_money_is_let_in_or_put_off_as_configured_at_a_start_without_postgres() {
+    assert_eq!(strangers("allow").await, [(200, None), (200, None), (200, None)]);
+    assert_eq!(strangers("refuse").await, [(200, None), (503, Some("1".to_owned())), (200, None)]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor};
 use testkit::{Sluice, SmallDisk, Upstream};
 
-use super::{TEN, TOLD, calls, changes_are_made, changes_are_refused, config, oldest, posted, sections, url};
+use super::{TEN, TIMEOUT, TOLD, calls, changes_are_made, changes_are_refused, config, oldest, posted, sections, url};
 use crate::console::{Console, program};
 use crate::money::{Shop, settled};
 
@@ -46,6 +46,18 @@ async fn a_locked_sqlite_holds_up_no_call_and_loses_no_charge() {
     changes_are_made(&shop, "later").await;
     posted(&shop, "acme", made).await;
     posted(&shop, "lab", TEN).await;
+}
+
+#[tokio::test]
+async fn an_sqlite_that_is_locked_at_the_start_is_no_start_and_says_why() {
+    let mut shop = Shop::open(TOLD.plan(), &sections("")).await;
+    let mut other = opened(&shop).await;
+    let launch = shop.console.0.relaunched();
+    other.execute("BEGIN EXCLUSIVE").await.unwrap();
+    let exit = launch.fails().await;
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains("sluice.db") && exit.stderr.contains("locked"), "{}", exit.stderr);
+    assert!(exit.took < 2 * TIMEOUT, "{:?}", exit.took);
 }
 
 #[tokio::test]
