@@ -3,9 +3,11 @@
 //! Works beside the calls, in batches, and again and again until a batch is posted: a ledger that is down or hung holds up
 //! nobody but it. After a crash it first posts what the earlier process has left, and closes what was open then. It also
 //! brings to the purse what the ledger knows, between two batches, so that the two never count a charge twice. Every step
-//! can be repeated: what was posted already is known to the ledger by its id.
+//! can be repeated: what was posted already is known to the ledger by its id. So a step that breaks down (a fault of this
+//! program or of a driver) is taken again as well.
 
 mod desk;
+mod guard;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use kernel::Timestamp;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::ledger::{Batch, Charge, Ledger};
 use kernel::store::{Daybook, Fault};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::desk::Desk;
 use crate::Purse;
@@ -28,14 +30,16 @@ const TICK: Duration = Duration::from_millis(50);
 const PAGE: usize = 512 << 10;
 /// Bound: how long a ledger may take for a batch before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bound: charges that a ledger is given at once however slow it is: fewer would not take it less time.
+const PORTION_MIN: usize = 64;
 /// How long to wait after a failure: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the purse is told anew what other nodes have spent and tenants have paid in.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Bound: how long Sluice waits at its end for a ledger to take the rest. What it does not take is posted after the next
-/// start.
-const LAST: Duration = Duration::from_secs(5);
+/// Bound: how long Sluice waits at its end for a ledger to take the rest, the batch that is under way included. What it
+/// does not take is posted after the next start.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Posts what is in a daybook.
 pub struct Bookkeeper {
@@ -81,24 +85,52 @@ impl Bookkeeper {
     }
 
     /// Works until told to stop, then posts what is left, if that can be done soon.
+    ///
+    /// # Panics
+    /// When it broke down over a page of the daybook: what it has read of it is then not known, and only the next start
+    /// reads it again. Whoever runs this must end the process.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let mut desk = Desk::default();
         let mut rhythm = Rhythm::new();
-        {
-            let mut stop = std::pin::pin!(stop);
-            loop {
-                let rest = self.turn(&mut desk, &mut rhythm).await;
-                tokio::select! {
-                    biased;
-                    () = &mut stop => break,
-                    () = tokio::time::sleep(rest) => {}
+        let mut stop = std::pin::pin!(stop);
+        let until = loop {
+            let mut turn = std::pin::pin!(self.careful(&mut desk, &mut rhythm));
+            let rest = tokio::select! {
+                biased;
+                () = &mut stop => {
+                    let until = Instant::now() + LAST;
+                    // A batch that is under way is brought to its end: given up, it would have to be posted once more.
+                    let _ = timeout_at(until, turn).await;
+                    break until;
                 }
+                rest = &mut turn => rest,
+            };
+            tokio::select! {
+                biased;
+                () = &mut stop => break Instant::now() + LAST,
+                () = tokio::time::sleep(rest) => {}
             }
-        }
+        };
         let last = async { while self.step(&mut desk).await == Step::Went {} };
-        if timeout(LAST, last).await.is_err() {
+        if timeout_at(until, last).await.is_err() {
             tracing::warn!("the store did not take what was left: it is posted after the next start");
         }
+    }
+
+    /// A turn that is taken again when it breaks down, as long as it is known what has been read.
+    async fn careful(&self, desk: &mut Desk, rhythm: &mut Rhythm) -> Duration {
+        let fault = match guard::guarded(self.turn(desk, rhythm)).await {
+            Ok(rest) => return rest,
+            Err(fault) => fault,
+        };
+        if desk.torn {
+            std::panic::resume_unwind(fault);
+        }
+        let wait = rhythm.failed();
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let fault = guard::said(&*fault);
+        tracing::error!(fault, again_in = ?wait, "posting charges broke down: they are kept in the daybook");
+        wait
     }
 
     /// One round; gives how long to rest after it.
@@ -160,12 +192,17 @@ impl Bookkeeper {
             }
             return Step::Went;
         }
+        desk.torn = true;
         let page = match desk.held().map_or_else(|| self.daybook.read(PAGE), Ok) {
             Ok(page) => page,
-            Err(fault) => return Step::Failed(Fault::Broken(format!("the daybook: {fault}"))),
+            Err(fault) => {
+                desk.torn = false;
+                return Step::Failed(Fault::Broken(format!("the daybook: {fault}")));
+            }
         };
         let empty = page.entries.is_empty() && !page.past;
         let killed = desk.take(page);
+        desk.torn = false;
         self.killed.fetch_add(killed, Ordering::Relaxed);
         if empty && desk.waiting.is_empty() && !desk.unfinished() { Step::Idle } else { Step::Went }
     }
@@ -187,6 +224,8 @@ impl Bookkeeper {
                 Step::Went
             }
             Err(Fault::Down(why)) => {
+                // It may be so slow that it takes only so many in its time.
+                desk.portion = (count / 2).max(PORTION_MIN);
                 self.purse.ledger_failed(true);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Step::Failed(Fault::Down(why))

@@ -32,6 +32,8 @@ pub struct Desk {
     held: Option<Page>,
     /// Whether the last page was all there was.
     all: bool,
+    /// A page is being read: should that break down, it is not known what of it is here.
+    pub(super) torn: bool,
 }
 
 /// An attempt that has not ended.
@@ -55,6 +57,7 @@ impl Default for Desk {
             mark: None,
             held: None,
             all: false,
+            torn: false,
         }
     }
 }
@@ -157,7 +160,7 @@ impl Desk {
     /// So many have been posted.
     pub(super) fn posted(&mut self, count: usize) {
         self.waiting.drain(..count.min(self.waiting.len()));
-        self.portion = usize::MAX;
+        self.portion = self.portion.saturating_mul(2);
     }
 
     /// The page that was taken in, once nothing of it waits any more.
