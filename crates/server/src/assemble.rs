@@ -54,6 +54,7 @@ pub(crate) fn assemble(
     let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
+    state.money.till.tokenizers.store(Arc::new(loaded.tokenizers.clone()));
     tenancy::tokens::warm(roster.models.keys().map(|model| model.as_str().into()));
     let meter = Arc::new(Meter::new(scheduler.clone(), Arc::clone(&state.money.till)));
     let core = Arc::new(Orchestrator::new(&roster, meter));

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().command.run() {
         Ok(code) => code,
         Err(fault) => {
-            eprintln!("sluice: {fault:#}");
+            command::output::complain(format_args!("sluice: {fault:#}"));
             ExitCode::FAILURE
         }
     }

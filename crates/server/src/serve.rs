@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::listener::Tls;
-use access::{Cores, Door, Listener, admin};
+use access::{Cores, Door, Listener, admin, credential};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::fetch::Fetcher;
-use infrastructure::redis::Redis;
+use infrastructure::redis::{Redis, Spent};
+use infrastructure::store::{OnLoss, StorageSettings};
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use kernel::Moment;
 use kernel::fetch::Fetch;
@@ -58,7 +59,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let money = Money::open(&config.storage, &args.data_dir, threads, ledger)
         .context("cannot make the daybook in the data directory")?;
     money.price(&register);
-    let state = State { money, ..State::default() };
+    let (credentials, nonces) = credentials(&config.storage)?;
+    let state = State { money, credentials: Arc::new(credentials), ..State::default() };
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::new(config.issuers.ca.as_deref()).context("issuers.ca")?);
     let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token, &fetch);
@@ -115,6 +117,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let (limits, share) = (Arc::clone(&running.state.limits), Redis::new(redis).context("storage.redis")?);
         tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
     }
+    if let Some(nonces) = nonces {
+        tasks.spawn(async move { nonces.keep().await });
+    }
     let mut kept = tokio::spawn({
         let (keeper, stop) = (running.state.money.keeper.clone(), stopping.clone());
         async move {
@@ -129,6 +134,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let plane = admin::Plane {
         door,
         register: Arc::clone(&running.register),
+        report_within: config.storage.report_timeout_ms.duration(),
         books: Books::new(Arc::clone(&store) as _, Arc::clone(&store) as _),
         metrics: Box::new(move || shown.show()),
         lines: Box::new(running.state.queues.clone()),
@@ -165,6 +171,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     drop(rounds);
     tracing::info!("stopped");
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is remembered of credentials, and what it shares with other processes.
+fn credentials(storage: &StorageSettings) -> anyhow::Result<(credential::State, Option<Arc<Spent>>)> {
+    let Some(redis) = &storage.redis else { return Ok(Default::default()) };
+    let nonces = Spent::new(redis).context("storage.redis")?;
+    let strict = storage.on_redis_loss == OnLoss::Refuse;
+    Ok((credential::State::sharing(Arc::clone(&nonces) as _, strict), Some(nonces)))
 }
 
 /// Why a server stops.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tenancy::{PlanSettings, register, shape, when};
 
-use super::route::{Answering, Method, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -19,6 +19,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "The version in force of each plan, in order of name.",
         query: &[],
         takes: None,
@@ -29,6 +30,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "The version of a plan that is in force.",
         query: &[],
         takes: None,
@@ -39,6 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Put,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Puts a version of a plan in force, for all tenants on it.",
         query: &[],
         takes: Some(Shape { name: "NewPlan", schema: new_plan }),
@@ -49,6 +52,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans/{plan}/versions",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Every version of a plan, the one in force last.",
         query: &[],
         takes: None,
@@ -59,6 +63,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Retires a plan: no tenant can be put on it any more. Refused while some are on it.",
         query: &[],
         takes: None,

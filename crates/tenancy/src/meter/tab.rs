@@ -129,7 +129,7 @@ impl Tab {
             deployment: Arc::clone(deployment),
             payload: Arc::clone(&call.payload),
             operation: call.operation,
-            counting: Counting::of(deployment.model.as_str()),
+            counting: Counting::with(&till.tokenizers.load(), deployment.model.as_str()),
             began: Moment::now(),
             waited,
             attempts,
