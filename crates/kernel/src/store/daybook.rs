@@ -82,6 +82,10 @@ pub trait Daybook: Send + Sync + 'static {
     /// An attempt has ended and costs nothing.
     fn void(&self, id: PostingId);
 
+    /// An attempt has ended that found no room to be opened; it was let in because it costs nothing. Kept where there is
+    /// room that no end of another needs.
+    fn unopened(&self, charge: &Charge);
+
     /// Writes an open attempt down once more, with what it has consumed.
     ///
     /// # Errors
@@ -126,6 +130,8 @@ impl Daybook for Unkept {
     fn close(&self, _: &Charge) {}
 
     fn void(&self, _: PostingId) {}
+
+    fn unopened(&self, _: &Charge) {}
 
     fn carry(&self, _: &Charge, _: Option<&Progress>) -> Result<(), Full> {
         Ok(())

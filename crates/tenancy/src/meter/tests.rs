@@ -49,6 +49,10 @@ impl Daybook for Notebook {
         self.entries.lock().unwrap().push(Entry::Void(id));
     }
 
+    fn unopened(&self, charge: &Charge) {
+        self.close(charge);
+    }
+
     fn carry(&self, _: &Charge, _: Option<&Progress>) -> Result<(), Full> {
         Ok(())
     }
