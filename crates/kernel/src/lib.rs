@@ -30,6 +30,7 @@ pub mod slots;
 pub mod store;
 pub mod time;
 pub mod usage;
+pub mod uuids;
 pub mod work;
 
 pub use call::{Attempt, Call, Operation, Payload, Placed, Plain};
@@ -48,3 +49,4 @@ pub use serve::{Serve, Serving};
 pub use slots::{Permit, Room, Slots};
 pub use time::{Moment, Timestamp};
 pub use usage::{Tokens, Usage};
+pub use uuids::Uuids;

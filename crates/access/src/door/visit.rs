@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 use http::request::Parts;
-use kernel::random::Random;
-use kernel::{Call, Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Result, Sink};
+use kernel::{
+    Call, Caller, Ctx, Journal, ModelName, Moment, Operation, Outcome, Receipt, RequestId, Result, Sink, Timestamp,
+    Uuids,
+};
 use tenancy::Limiter;
 use tenancy::limit::{Ask, Taken, View};
 
@@ -219,22 +221,9 @@ fn request_id(said: Option<&HeaderValue>, at: SystemTime) -> RequestId {
 }
 
 fn new_id(at: SystemTime) -> RequestId {
-    static RANDOM: OnceLock<Random> = OnceLock::new();
-    let random = RANDOM.get_or_init(|| {
-        let mut seed = [0; 8];
-        // Without system randomness ids are still unique in this process: they count on from the clock.
-        if getrandom::fill(&mut seed).is_err() {
-            seed = Moment::now().as_micros().to_le_bytes();
-        }
-        Random::seeded(u64::from_le_bytes(seed))
-    });
-    let millis = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let chance = u128::from(random.next()) << 64 | u128::from(random.next());
-    let mut bytes = [0u8; 10];
-    bytes.iter_mut().zip(chance.to_le_bytes()).for_each(|(to, from)| *to = from);
-    let id = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
+    static IDS: OnceLock<Uuids> = OnceLock::new();
     let mut text = uuid::Uuid::encode_buffer();
-    RequestId::new(&*id.simple().encode_lower(&mut text))
+    RequestId::new(&*IDS.get_or_init(Uuids::new).next(Timestamp::of(at)).simple().encode_lower(&mut text))
 }
 
 /// The paths that nearly all requests have, without an allocation each.

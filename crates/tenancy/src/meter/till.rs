@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use kernel::random::Random;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::Daybook;
 use kernel::store::ledger::PostingId;
-use kernel::{Moment, Timestamp};
+use kernel::{Timestamp, Uuids};
 
 use crate::tokens::{Reading, Tokenizers};
 use crate::{Catalogue, Purse};
@@ -26,7 +25,7 @@ pub struct Till {
     /// Tokenizers of the models that have their own; put others in place at any time.
     pub tokenizers: ArcSwap<Tokenizers>,
     pub(super) reading: Reading,
-    random: [Random; 2],
+    ids: Uuids,
     /// Whether Sluice is stopping: what breaks off now is not its client's doing.
     pub(super) stopping: AtomicBool,
     full: AtomicU64,
@@ -36,14 +35,13 @@ pub struct Till {
 impl Till {
     /// A till with no prices yet.
     pub fn new(purse: Arc<Purse>, daybook: Arc<dyn Daybook>, reading: Reading) -> Arc<Self> {
-        let random = [0, 1].map(|nth| Random::seeded(seed().wrapping_add(nth)));
         Arc::new(Self {
             purse,
             daybook,
             catalogue: ArcSwap::default(),
             tokenizers: ArcSwap::default(),
             reading,
-            random,
+            ids: Uuids::new(),
             stopping: AtomicBool::new(false),
             full: AtomicU64::new(0),
             estimated: AtomicU64::new(0),
@@ -55,14 +53,9 @@ impl Till {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The id of a new attempt: a UUID of version 7. Made here and not by the library, which asks the system for chance
-    /// each time.
+    /// The id of a new attempt.
     pub(super) fn id(&self, at: Timestamp) -> PostingId {
-        let [high, low] = &self.random;
-        let chance = (u128::from(high.next()) << 64 | u128::from(low.next())).to_le_bytes();
-        let bytes = chance.first_chunk::<10>().copied().unwrap_or_default();
-        let millis = u64::try_from(at.millis()).unwrap_or(0);
-        PostingId(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
+        PostingId(self.ids.next(at))
     }
 
     pub(super) fn count_full(&self) {
@@ -84,13 +77,4 @@ impl Gauges for Till {
         show("sluice_charges_estimated_total", "Charges whose tokens Sluice had to count itself.", &self.estimated);
         self.purse.show(to);
     }
-}
-
-fn seed() -> u64 {
-    let mut seed = [0; 8];
-    // Without system randomness ids are still unique in this process: they count on from the clock.
-    if getrandom::fill(&mut seed).is_err() {
-        seed = (Moment::now().as_micros() ^ Timestamp::now().millis().unsigned_abs()).to_le_bytes();
-    }
-    u64::from_le_bytes(seed)
 }
