@@ -30,8 +30,11 @@ struct Nodes {
 
 /// Two processes, and what they do while Redis does not answer.
 async fn start(rule: &str) -> Nodes {
-    let (redis, backend) =
-        (Redis::start(), Upstream::start(Plan::made(|_| Script::json(200, completion("m", "hello")))));
+    start_on(Redis::start(), rule).await
+}
+
+async fn start_on(redis: Redis, rule: &str) -> Nodes {
+    let backend = Upstream::start(Plan::made(|_| Script::json(200, completion("m", "hello"))));
     let launch = || Sluice::launch().env("SLUICE_KEY_PEPPER", PEPPER);
     let hash = launch().key("acme").hash;
     let config = format!(
@@ -148,6 +151,16 @@ async fn where_the_config_wants_to_know_signed_requests_are_refused_while_redis_
     let refused = nodes.send(0, &nodes.signed()).await;
     assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
     assert_eq!(nodes.alone(0).await, 0.0);
+    nodes.redis.restart();
+    nodes.until_shared().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_gone_at_the_start_is_found_when_it_comes() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let mut nodes = start_on(redis, "").await;
+    assert_eq!(nodes.thrice().await, [200, 200, 401]);
     nodes.redis.restart();
     nodes.until_shared().await;
 }

@@ -5,7 +5,7 @@
 //! so at once. A question is never asked twice, or the second answer would be that somebody else was first.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::share::Once;
 use kernel::store::{Fault, Stored};
@@ -92,11 +92,16 @@ impl Spent {
     }
 
     async fn ask(&self, name: &str, keep: Duration) -> Result<bool, Fault> {
-        let (nth, mut connection) = within_answer(self.connection()).await?;
+        // One time-out for both, so that no call waits for longer than an answer may take.
+        let since = Instant::now();
+        let late = |_| Err(Fault::Down("Redis is not connected yet".to_owned()));
+        let known = tokio::time::timeout(ANSWER_WITHIN, self.connection()).await;
+        let (nth, mut connection) = known.unwrap_or_else(late)?;
         let mut set = redis::cmd("SET");
         let millis = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).max(1);
         set.arg(format!("{PREFIX}{name}")).arg(1).arg("NX").arg("PX").arg(millis);
-        match within(ANSWER_WITHIN, set.query_async::<Option<()>>(&mut connection)).await {
+        let left = ANSWER_WITHIN.saturating_sub(since.elapsed());
+        match within(left, set.query_async::<Option<()>>(&mut connection)).await {
             Ok(set) => Ok(set.is_some()),
             Err(failed) => {
                 if matches!(failed, Failed::Down(_)) && matches!(*self.line.borrow(), Line::Up(now, _) if now == nth) {
@@ -112,9 +117,4 @@ impl Once for Spent {
     fn first<'a>(&'a self, name: &'a str, keep: Duration) -> Stored<'a, bool> {
         Box::pin(self.ask(name, keep))
     }
-}
-
-async fn within_answer<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let late = |_| Err(Fault::Down("Redis is not connected yet".to_owned()));
-    tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or_else(late)
 }
