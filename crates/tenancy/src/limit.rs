@@ -59,6 +59,8 @@ pub struct Taken {
     since: Moment,
     /// As thought, or as corrected last.
     tokens: u64,
+    /// How many answers it asked for.
+    choices: u16,
     left: bool,
 }
 
@@ -101,7 +103,16 @@ impl Limiter {
             Some(refused) => Err(refused),
             None => {
                 let limiter = Arc::clone(self);
-                Ok(Some(Taken { limiter, account, model: model.clone(), way, since: now, tokens, left: false }))
+                Ok(Some(Taken {
+                    limiter,
+                    account,
+                    model: model.clone(),
+                    way,
+                    since: now,
+                    tokens,
+                    choices: ask.choices,
+                    left: false,
+                }))
             }
         }
     }
@@ -163,7 +174,7 @@ impl Taken {
         let mut levels = self.account.lock();
         // What we counted ourselves is no more than a part of an answer.
         if !usage.estimated {
-            let learned = Learned::learn(levels.learned.get(&self.model), usage);
+            let learned = Learned::learn(levels.learned.get(&self.model), usage, self.choices);
             levels.learned.insert(self.model.clone(), learned);
         }
         take_as(&mut levels, &self.way, &mut self.tokens, usage.total(), footing, now);

@@ -77,6 +77,8 @@ pub struct Ask<'a> {
     pub bytes: usize,
     /// Tokens of an answer it allows at most.
     pub output_max: Option<Tokens>,
+    /// How many answers are generated for it, each as long.
+    pub choices: u16,
     /// Whether it has an answer in tokens.
     pub answers: bool,
     /// Whether the answer can be cut off on its way.
@@ -119,6 +121,7 @@ pub struct Reservation {
     before: u64,
     tokens: u64,
     bytes: usize,
+    choices: u16,
     /// What it was thought to consume.
     pub estimate: Usage,
     settled: bool,
@@ -198,7 +201,8 @@ impl Purse {
         let before = if monthly { books.month.used(ask.now) } else { 0 };
         let habit = books.habit(ask.model);
         let most = ask.output_max.map_or(u64::MAX, |max| max.0);
-        let output = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
+        let choices = u64::from(ask.choices.max(1));
+        let each = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
         let of = |output: u64| Usage {
             input: Tokens(habit.input(ask.bytes)),
             output: Tokens(output),
@@ -207,8 +211,8 @@ impl Purse {
         };
         let rates = ask.listed.map(|listed| &listed.rates);
         let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, before, usage);
-        let estimate = of(output);
-        let (likely, least) = (cost(&estimate), cost(&of(output.min(FEW))));
+        let estimate = of(each.saturating_mul(choices));
+        let (likely, least) = (cost(&estimate), cost(&of(each.min(FEW).saturating_mul(choices))));
         let mut amount = likely;
         let left = if ask.held { books.left(&limits, key, prepaid, blind) } else { Ok(None) };
         let refused = match left {
@@ -251,6 +255,7 @@ impl Purse {
             before,
             tokens,
             bytes: ask.bytes,
+            choices: ask.choices,
             estimate,
             settled: false,
         })
@@ -396,7 +401,7 @@ impl Reservation {
             books.month.unposted = books.month.unposted.saturating_add(usage.total().0);
         }
         if learn {
-            books.learn(&self.model, self.bytes, usage);
+            books.learn(&self.model, self.bytes, usage, self.choices);
         }
         drop(books);
         self.purse.tell(&self.caller.tenant, &crossed);

@@ -81,6 +81,7 @@ impl Tab {
             listed: listed.as_ref(),
             bytes: call.payload.prompt.len() + call.payload.tools.len(),
             output_max: call.output_max,
+            choices: call.choices,
             answers: speaks(call.operation),
             streams: call.stream,
             held: facts.budgeted,

@@ -210,6 +210,7 @@ fn world(model: &str, budgets: &str, stream: bool, book: Notebook) -> World {
         payload: Arc::new(payload),
         affinity: None,
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     };

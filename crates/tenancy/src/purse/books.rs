@@ -256,12 +256,12 @@ impl Books {
     }
 
     /// What a call turned out to be.
-    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage) {
+    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage, choices: u16) {
         if let Some(habit) = self.habits.get_mut(model) {
-            habit.learn(bytes, usage);
+            habit.learn(bytes, usage, choices);
         } else if self.habits.len() < HABITS_MAX {
             let mut habit = Habit::default();
-            habit.learn(bytes, usage);
+            habit.learn(bytes, usage, choices);
             self.habits.insert(model.clone(), habit);
         }
     }

@@ -33,6 +33,7 @@ fn ask<'a>(caller: &'a Caller, model: &'a ModelName) -> Ask<'a> {
         listed: None,
         bytes: 400,
         output_max: None,
+        choices: 1,
         answers: true,
         streams: true,
         held: true,
@@ -122,6 +123,33 @@ fn a_worst_case_reserves_no_more_than_what_is_likely() {
     assert_eq!(held.amount(), Money::from_units(356));
     asked.output_max = Some(Tokens(5));
     assert_eq!(purse.reserve(&asked, tokens).unwrap().amount(), Money::from_units(105));
+}
+
+#[test]
+fn each_of_several_answers_is_set_aside_and_learned_from() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let caller = caller(r#"[{"limit":"5000","per":"day"}]"#, "[]", "{}");
+    let asked = Ask { choices: 5, ..ask(&caller, &model) };
+    let held = purse.reserve(&asked, tokens).unwrap();
+    assert_eq!(held.amount(), Money::from_units(100 + 5 * 256));
+    let short = Ask { output_max: Some(Tokens(10)), ..asked };
+    assert_eq!(purse.reserve(&short, tokens).unwrap().amount(), Money::from_units(100 + 5 * 10));
+    let whole = Ask { streams: false, ..asked };
+    assert_eq!(purse.reserve(&whole, tokens).unwrap().amount(), Money::from_units(100 + 5 * 640));
+    let vectors = Ask { answers: false, ..asked };
+    assert_eq!(purse.reserve(&vectors, tokens).unwrap().amount(), Money::from_units(100));
+    let usage = Usage { input: Tokens(100), output: Tokens(5 * 256), ..Usage::default() };
+    held.settle(&usage, Money::ZERO, EVENING, true);
+    assert_eq!(
+        purse.reserve(&ask(&caller, &model), tokens).unwrap().amount(),
+        Money::from_units(356),
+        "as long as before"
+    );
+    // Five few words each must be paid for, not sixteen tokens in all.
+    let little = Caller { terms: caller.terms.clone(), tenant: TenantId::new("other"), key: None };
+    let _most = purse.reserve(&Ask { choices: 1, bytes: 4 * 4600, ..ask(&little, &model) }, tokens).unwrap();
+    assert!(purse.reserve(&Ask { choices: 5, ..ask(&little, &model) }, tokens).is_err(), "144 are left");
+    assert!(purse.reserve(&ask(&little, &model), tokens).is_ok());
 }
 
 #[test]
