@@ -45,6 +45,8 @@ struct Facts {
 
 /// Bound: no model reads or writes as much in one call, and what is charged and what is kept of it must be the same.
 const TOKENS_MAX: Tokens = Tokens(1_000_000_000);
+/// Bound: for the same reason; OpenAI makes ten images a call.
+const IMAGES_MAX: u32 = 10_000;
 
 /// What a backend says, as far as it can be.
 fn believed(usage: Usage) -> Usage {
@@ -57,6 +59,7 @@ fn believed(usage: Usage) -> Usage {
         output: most(usage.output),
         reasoning: most(usage.reasoning),
         audio_output: most(usage.audio_output),
+        images: usage.images.min(IMAGES_MAX),
         ..usage
     }
 }
@@ -330,5 +333,6 @@ mod tests {
     fn an_absurd_report_is_believed_as_far_as_it_can_be() {
         let said = Usage { input: Tokens(u64::MAX), output: Tokens(7), images: 2, ..Usage::default() };
         assert_eq!(believed(said), Usage { input: TOKENS_MAX, ..said });
+        assert_eq!(believed(Usage { images: u32::MAX, ..said }).images, IMAGES_MAX);
     }
 }
