@@ -78,7 +78,9 @@ impl Tab {
             let consumed = Consumed { usage, gpu_millis: 0, answered: true, cached: false };
             rating::rate(&consumed, billing, listed.as_deref().map(|listed| &listed.rates))
         };
+        let id = till.id(at);
         let ask = Ask {
+            id,
             caller,
             model: &deployment.model,
             listed: listed.as_ref(),
@@ -94,7 +96,7 @@ impl Tab {
         let reservation = till.purse.reserve(&ask, rate)?;
         let free = rate(&reservation.estimate).is_zero() && reservation.overage(&reservation.estimate).is_zero();
         let draft = Charge {
-            id: till.id(at),
+            id,
             at,
             request: facts.id.clone(),
             tenant: caller.tenant.clone(),

@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError};
 use kernel::contract::Period;
 use kernel::store::Fault;
 use kernel::store::ledger::{self, Account as Side, Dimension, Filter, Ledger, Sum};
-use kernel::{Currency, Money, TenantId, Timestamp};
+use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
 
-use super::books::Books;
+use super::books::{Books, Counter};
 use super::{Account, Purse, period};
 
 /// What to ask the ledger about one tenant.
@@ -73,9 +73,10 @@ impl Purse {
 impl Account {
     fn questions(&self) -> Questions {
         let mut books = self.lock();
-        let month = books.month.wanted.then_some((Period::Month, books.month.number));
-        let mut periods: Vec<_> =
-            books.counters().map(|(_, counter)| (counter.per, counter.number)).chain(month).collect();
+        let number = books.month.months.number().filter(|_| books.month.wanted);
+        let month = number.map(|number| (Period::Month, number));
+        let of = |(_, counter): (_, &mut Counter)| Some((counter.per, counter.spending.number()?));
+        let mut periods: Vec<_> = books.counters().filter_map(of).chain(month).collect();
         periods.sort_unstable();
         periods.dedup();
         Questions { tenant: self.tenant.clone(), periods, balance: books.balance.wanted, currency: books.currency }
@@ -102,29 +103,29 @@ impl Questions {
 impl Books {
     /// Whether the ledger has told all there is to know.
     fn loaded(&mut self) -> bool {
-        let rest = (self.balance.loaded || !self.balance.wanted) && (self.month.loaded || !self.month.wanted);
-        rest && self.counters().all(|(_, counter)| counter.loaded)
+        let rest =
+            (self.balance.loaded || !self.balance.wanted) && (self.month.months.now().loaded || !self.month.wanted);
+        rest && self.counters().all(|(_, counter)| counter.spending.now().loaded)
     }
 
     fn load(&mut self, answers: &Answers) {
         for (per, number, sums) in &answers.sums {
-            for (key, counter) in self.counters() {
-                // A period may have ended meanwhile: then what was asked is of no use.
-                if counter.per != *per || counter.number != *number {
-                    continue;
-                }
+            for (keys, counter) in self.counters() {
+                // A period may have ended meanwhile: then it is hardly of use.
+                let Some(tally) = counter.spending.at(*number).filter(|_| counter.per == *per) else { continue };
                 let counts = |sum: &&Sum| {
                     let part = |nth: usize| sum.of.get(nth).and_then(Option::as_deref);
                     let model = |pattern: &String| kernel::contract::matches(pattern, part(1).unwrap_or_default());
-                    (key.is_none() || part(0) == key.map(|key| key.as_str()))
+                    keys.is_none_or(|keys| keys.iter().any(|key| Some(key.as_str()) == part(0)))
                         && (counter.models.is_empty() || counter.models.iter().any(model))
                 };
-                counter.posted = sums.iter().filter(counts).map(|sum| sum.amount).sum();
-                counter.loaded = true;
+                tally.posted = sums.iter().filter(counts).map(|sum| sum.amount).sum();
+                tally.loaded = true;
             }
-            if *per == Period::Month && self.month.wanted && self.month.number == *number {
-                self.month.posted = sums.iter().map(|sum| sum.usage.total().0).sum();
-                self.month.loaded = true;
+            let month = self.month.months.at(*number).filter(|_| *per == Period::Month && self.month.wanted);
+            if let Some(month) = month {
+                month.posted = sums.iter().map(|sum| sum.usage.total().0).sum();
+                month.loaded = true;
             }
         }
         if let Some(balance) = answers.balance {
@@ -138,7 +139,7 @@ impl Books {
 /// What is known of one tenant's money, for the admin API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Whose: a key's id, or the tenant's.
+    /// Whose: the tenant's, or a key's by the id of the first of its line.
     pub key: Option<String>,
     /// Per what.
     pub per: Period,
@@ -158,15 +159,15 @@ impl Purse {
         let Some(account) = self.known(tenant) else { return (Vec::new(), None) };
         let mut books = account.lock();
         let balance = books.balance.wanted.then(|| books.balance.left());
-        let view = |(key, counter): (Option<&kernel::KeyId>, &mut super::books::Counter)| {
+        let view = |(keys, counter): (Option<&[KeyId]>, &mut Counter)| {
             counter.roll(now);
             View {
-                key: key.map(|key| key.as_str().to_owned()),
+                key: keys.and_then(<[KeyId]>::first).map(|key| key.as_str().to_owned()),
                 per: counter.per,
                 models: counter.models.to_vec(),
                 spent: counter.spent(),
                 pending: counter.pending,
-                loaded: counter.loaded,
+                loaded: counter.spending.now().loaded,
             }
         };
         (books.counters().map(view).collect(), balance)

@@ -2,10 +2,13 @@
 
 use kernel::contract::Budget;
 use kernel::error::Kind;
-use kernel::{KeyId, Terms};
+use kernel::store::ledger::Ending;
+use kernel::{Currency, KeyId, RequestId, Terms, Version};
 use proptest::prelude::*;
 
 use super::*;
+use crate::invoice::tests::shelf::Shelf;
+use crate::invoice::tests::wait;
 
 /// 2026-11-30, a quarter to midnight.
 const EVENING: Timestamp = Timestamp(1_796_082_300_000);
@@ -22,12 +25,34 @@ fn caller(budgets: &str, key_budgets: &str, billing: &str) -> Caller {
     Caller { tenant: TenantId::new("acme"), key: Some(KeyId::new("k")), terms: Arc::new(terms) }
 }
 
+fn charge(key: &str, amount: &str, at: i64) -> Charge {
+    Charge {
+        id: PostingId::new(),
+        at: Timestamp(at),
+        request: RequestId::new("r"),
+        tenant: TenantId::new("acme"),
+        key: Some(KeyId::new(key)),
+        model: ModelName::new("m"),
+        version: Version::new("v"),
+        operation: "chat",
+        tag: None,
+        usage: Usage::default(),
+        gpu_millis: 0,
+        ending: Ending::Complete,
+        plan: None,
+        price: None,
+        currency: Currency::USD,
+        amount: Money::parse(amount).unwrap(),
+    }
+}
+
 fn purse() -> Arc<Purse> {
     Purse::new(|_| {})
 }
 
 fn ask<'a>(caller: &'a Caller, model: &'a ModelName) -> Ask<'a> {
     Ask {
+        id: PostingId::new(),
         caller,
         model,
         listed: None,
@@ -188,6 +213,83 @@ fn a_period_starts_anew_and_what_is_reserved_goes_over_into_it() {
     assert_eq!(purse.taken(&caller.tenant), (Money::ZERO, Money::from_units(1)), "it belongs to yesterday");
     c.settle(&Usage::default(), Money::from_units(1), tomorrow, false);
     assert_eq!(purse.taken(&caller.tenant).0, Money::from_units(1));
+}
+
+/// Spends one at a time; tells whether it could.
+fn spends(purse: &Arc<Purse>, caller: &Caller, now: Timestamp) -> bool {
+    let model = ModelName::new("m");
+    let held = purse.reserve(&Ask { now, id: PostingId::new(), ..ask(caller, &model) }, fixed);
+    held.map(|held| held.settle(&Usage::default(), Money::from_units(1), now, false)).is_ok()
+}
+
+#[test]
+fn a_clock_that_is_set_back_frees_nothing_and_stops_nothing() {
+    let (purse, caller) = (purse(), caller(r#"[{"limit":"2","per":"day"}]"#, "[]", "{}"));
+    let spend = |now: i64| spends(&purse, &caller, Timestamp(now));
+    let (evening, midnight) = (EVENING.millis(), EVENING.millis() + 900_000);
+    assert!(spend(evening) && spend(evening) && !spend(evening), "the day's two are spent");
+    // A step of a second over midnight and back, again and again: each day has its two.
+    assert!(spend(midnight + 500) && !spend(midnight - 500));
+    assert!(spend(midnight + 600) && !spend(midnight + 700), "the new day's two are spent");
+    assert!(!spend(midnight - 300) && !spend(midnight + 800));
+    // Set back by weeks: what is spent counts in the days that the charges name, and ends there as well.
+    let earlier = evening - 40 * DAY;
+    assert!(spend(earlier) && spend(earlier) && !spend(earlier), "a day of its own");
+    assert!(spend(earlier + DAY), "and the day after is another");
+    assert!(!spend(midnight + 900), "the day it strayed from was not freed");
+    // Ahead by a year and back.
+    assert!(spend(midnight + 365 * DAY) && !spend(midnight + 1000));
+}
+
+#[test]
+fn a_day_the_clock_strays_to_is_asked_for_before_anything_is_spent_on_it() {
+    let (purse, caller) = (purse(), caller(r#"[{"limit":"2","per":"day"}]"#, "[]", "{}"));
+    purse.expect_ledger();
+    purse.set_strict(true);
+    let ledger = Shelf::default();
+    let spend = |now: i64| spends(&purse, &caller, Timestamp(now));
+    let load = || wait(purse.load(&ledger, false)).unwrap();
+    assert!(!spend(EVENING.millis()), "nobody knows yet");
+    load();
+    assert!(spend(EVENING.millis()) && spend(EVENING.millis() + DAY), "what has only begun is known");
+    let earlier = EVENING.millis() - 40 * DAY;
+    ledger.change(|rows| rows.charges.push(charge("k", "1", earlier)));
+    assert!(!spend(earlier), "what was spent weeks ago is not");
+    load();
+    assert!(spend(earlier) && !spend(earlier), "one was spent then");
+}
+
+#[test]
+fn keys_that_take_each_others_place_spend_one_budget() {
+    let budgets = r#"[{"limit":"3","per":"month"}]"#;
+    let of = |key: &str, kin: &[&str]| {
+        let caller = caller("[]", budgets, "{}");
+        let terms = Terms { kin: kin.iter().map(|id| KeyId::new(*id)).collect(), ..Terms::clone(&caller.terms) };
+        Caller { key: Some(KeyId::new(key)), terms: Arc::new(terms), ..caller }
+    };
+    let (old, new) = (of("a", &["a", "b"]), of("b", &["a", "b"]));
+    let first = purse();
+    assert!(spends(&first, &of("a", &[]), EVENING) && spends(&first, &new, EVENING));
+    assert!(spends(&first, &old, EVENING) && !spends(&first, &new, EVENING) && !spends(&first, &old, EVENING));
+    assert!(spends(&first, &of("c", &[]), EVENING), "another key has its own");
+    // After a restart, whichever of them calls first.
+    for caller in [&old, &new] {
+        let (purse, ledger) = (purse(), Shelf::default());
+        purse.expect_ledger();
+        purse.set_strict(true);
+        let before = ["a", "b", "c"].map(|key| charge(key, "1", EVENING.millis()));
+        ledger.change(|rows| rows.charges.extend(before));
+        assert!(!spends(&purse, caller, EVENING), "nobody knows yet");
+        wait(purse.load(&ledger, false)).unwrap();
+        assert!(spends(&purse, caller, EVENING) && !spends(&purse, caller, EVENING));
+        // What is posted is counted once.
+        let mut own = charge(caller.key.as_ref().unwrap().as_str(), "1", EVENING.millis());
+        own.id = PostingId::new();
+        purse.posted([&own]);
+        ledger.change(|rows| rows.charges.push(own));
+        wait(purse.load(&ledger, true)).unwrap();
+        assert_eq!(purse.taken(&caller.tenant), (Money::from_units(3), Money::ZERO));
+    }
 }
 
 #[test]
