@@ -7,6 +7,7 @@
 
 mod books;
 mod dated;
+mod fees;
 mod habit;
 pub mod loading;
 pub(crate) mod period;
@@ -14,16 +15,18 @@ mod refusal;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
+use kernel::store::Registry;
 use kernel::store::ledger::{Charge, PostingId};
 use kernel::{Caller, Error, KeyId, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
 use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
+use self::fees::Fees;
 pub(crate) use self::refusal::UNKNOWN;
 use crate::catalogue::Listed;
 use crate::rating;
@@ -39,8 +42,10 @@ const PICO: f64 = 1e12;
 /// The purses of all tenants.
 pub struct Purse {
     accounts: RwLock<HashMap<TenantId, Arc<Account>, FixedState>>,
-    /// Accounts that the ledger is to be asked about.
+    /// Accounts that the ledger is to be asked about, the next one last.
     wanting: Mutex<Vec<Arc<Account>>>,
+    /// Who knows what monthly fees include.
+    fees: OnceLock<Fees>,
     /// Whether calls are refused as long as nobody knows what is left.
     strict: AtomicBool,
     /// Whether there is a ledger that tells what was spent, and whether it failed to the last time.
@@ -142,6 +147,7 @@ impl Purse {
         Arc::new(Self {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
+            fees: OnceLock::new(),
             strict: AtomicBool::new(false),
             expected: AtomicBool::new(false),
             failing: AtomicBool::new(false),
@@ -162,6 +168,12 @@ impl Purse {
     /// From now on there is a ledger that will tell what was spent.
     pub fn expect_ledger(&self) {
         self.expected.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on tokens beyond those of a monthly fee are reckoned as the invoice does, by the plans that are kept here.
+    pub fn expect_fees(&self, registry: Arc<dyn Registry>) {
+        // A second one would know the same.
+        let _ = self.fees.set(Fees::new(registry));
     }
 
     /// The ledger did not tell, or does again.
@@ -198,7 +210,7 @@ impl Purse {
     pub fn reserve(self: &Arc<Self>, ask: &Ask<'_>, rate: impl Fn(&Usage) -> Money) -> Result<Reservation, Error> {
         let terms = &ask.caller.terms;
         let billing = &terms.billing;
-        let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some());
+        let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some() && !billing.by_token());
         let account = self.account(&ask.caller.tenant);
         let blind = self.blind() || ask.blind;
         let mut books = account.lock();
@@ -409,7 +421,7 @@ impl Reservation {
         books.set_aside(&self.limits, key, self.prepaid, -self.amount);
         let crossed = books.spend(&self.limits, key, self.prepaid, (amount, overage), (self.id, at));
         books.month.pending = books.month.pending.saturating_sub(self.tokens);
-        if self.caller.terms.billing.monthly.is_some() {
+        if self.caller.terms.billing.monthly.is_some() && !self.caller.terms.billing.by_token() {
             books.month.add(usage.total().0, at);
         }
         if learn {

@@ -86,6 +86,8 @@ pub(super) struct Balance {
 pub(super) struct Included {
     pub(super) months: Dated<Month>,
     pub(super) pending: u64,
+    /// How many the plan as it is includes in a whole month.
+    pub(super) promised: u64,
     pub(super) wanted: bool,
 }
 
@@ -190,9 +192,9 @@ impl Books {
     }
 
     /// Tokens that this month's fee includes.
-    pub(super) fn included(&self, billing: &Billing) -> u64 {
-        let of_plan = || billing.monthly.as_ref().map_or(0, |monthly| monthly.included_tokens);
-        self.month.months.now().included.unwrap_or_else(of_plan)
+    pub(super) fn included(&mut self, billing: &Billing) -> u64 {
+        self.month.promised = billing.monthly.as_ref().map_or(0, |monthly| monthly.included_tokens);
+        self.month.months.now().included.unwrap_or(self.month.promised)
     }
 
     /// From now on its balance, or its month's tokens, are asked for.
