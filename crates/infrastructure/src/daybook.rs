@@ -10,6 +10,7 @@ mod map;
 mod place;
 mod reading;
 mod sheet;
+mod words;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,8 +28,9 @@ use self::place::Place;
 use self::reading::Reading;
 use self::sheet::{HEAD, Pen, Sheet, frame};
 
-/// How often what was written is brought to the disk: what a loss of power can cost.
-const SYNC: Duration = Duration::from_millis(5);
+/// How often what was written is brought to the disk: what a loss of power can cost. Each time the pages written to are
+/// taken from the writers, who take them back at their next entry: more often costs every call.
+const SYNC: Duration = Duration::from_millis(8);
 /// Bound: a file. Larger ones would hold what is posted for longer, and take their room even where little is written.
 const SHEET_MAX: u64 = 4 << 20;
 /// Bound: a smaller file would be full after a few hundred calls.
