@@ -11,6 +11,7 @@ mod map;
 mod place;
 mod reading;
 mod sheet;
+mod words;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,8 +29,9 @@ use self::place::Place;
 use self::reading::Reading;
 use self::sheet::{HEAD, Pen, Sheet, frame};
 
-/// How often what was written is brought to the disk: what a loss of power can cost.
-const SYNC: Duration = Duration::from_millis(5);
+/// How often what was written is brought to the disk: what a loss of power can cost. Each time the pages written to are
+/// taken from the writers, who take them back at their next entry: more often costs every call.
+const SYNC: Duration = Duration::from_millis(8);
 /// Bound: a file. Larger ones would hold what is posted for longer, and take their room even where little is written.
 const SHEET_MAX: u64 = 4 << 20;
 /// Bound: a smaller file would have room for the ends of less than a hundred calls.
@@ -360,8 +362,9 @@ impl Shared {
     fn keep(&self) {
         loop {
             let last = self.stopping.load(Ordering::Acquire);
-            let done = self.sync().and_then(|()| if last { Ok(()) } else { self.prepare() });
-            match done {
+            // What cannot be brought to the disk does not keep the next files from being made.
+            let (synced, made) = (self.sync(), if last { Ok(()) } else { self.prepare() });
+            match synced.and(made) {
                 Ok(()) => self.told.store(false, Ordering::Relaxed),
                 Err(fault) if !self.told.swap(true, Ordering::Relaxed) => {
                     tracing::error!(%fault, "the daybook cannot be brought to the disk, or its next file not made");
@@ -377,15 +380,18 @@ impl Shared {
 
     fn sync(&self) -> io::Result<()> {
         let written = lock(&self.written).clone();
+        let mut outcome = Ok(());
         for sheet in &written {
             // Looked at first: what is written until it is sealed is synced below.
             let sealed = sheet.sealed();
-            sheet.sync()?;
-            if sealed {
+            let synced = sheet.sync();
+            if sealed && synced.is_ok() {
                 lock(&self.written).retain(|other| !Arc::ptr_eq(other, sheet));
             }
+            // A fault of one file is no reason to leave out the others.
+            outcome = outcome.and(synced);
         }
-        Ok(())
+        outcome
     }
 }
 

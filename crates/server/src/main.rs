@@ -18,6 +18,11 @@ mod source;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// Each thread has its own heap, and what one thread makes another may drop: as calls are charged here and posted there.
+#[global_allocator]
+static HEAP: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command.run() {

@@ -45,7 +45,7 @@ impl Money {
         purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
         purse.expect_ledger();
         // Who was last used when is the register's to tell.
-        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, None, Arc::clone(&purse));
+        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, Arc::clone(&purse));
         Ok(Self { till: Till::new(purse, daybook, READING), keeper: Some(keeper) })
     }
 }

@@ -42,7 +42,7 @@ fn desk() -> (Arc<Disk>, Arc<Bookkeeper>) {
 
 fn keeper(disk: &Arc<Disk>) -> Arc<Bookkeeper> {
     let (daybook, ledger) = (Arc::clone(disk) as Arc<dyn Daybook>, Arc::clone(disk) as Arc<dyn Ledger>);
-    Bookkeeper::new(daybook, ledger, None, Purse::new(|_| {}))
+    Bookkeeper::new(daybook, ledger, Purse::new(|_| {}))
 }
 
 #[tokio::test(start_paused = true)]
