@@ -322,8 +322,9 @@ impl Shared {
         let made = self.make();
         self.short.store(!matches!(made, Ok(Some(_))), Ordering::Relaxed);
         let Some(made) = made? else { return Ok(false) };
-        lock(&self.spares).push_back(made);
+        // Counted first: who takes it counts it off.
         self.ready.fetch_add(1, Ordering::AcqRel);
+        lock(&self.spares).push_back(made);
         Ok(true)
     }
 
