@@ -23,7 +23,6 @@ use crate::money::Money;
 
 /// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys and nonces; what is
 /// taken of limits, and what is spent.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
@@ -40,6 +39,19 @@ pub(crate) struct Stages {
 
 /// Request headers a backend may see.
 const FORWARD: &[&str] = &["traceparent", "tracestate", "openai-beta"];
+
+impl State {
+    /// Nothing has happened yet.
+    pub(crate) fn new(credentials: access::credential::State, money: Money) -> Self {
+        Self {
+            fleet: models::State::default(),
+            queues: scheduling::State::default(),
+            credentials: Arc::new(credentials),
+            limits: Arc::default(),
+            money,
+        }
+    }
+}
 
 /// Builds the machine of a config.
 pub(crate) fn assemble(

@@ -61,7 +61,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .context("cannot make the daybook in the data directory")?;
     money.price(&register);
     let (credentials, nonces) = credentials(&config.storage)?;
-    let state = State { money, credentials: Arc::new(credentials), ..State::default() };
+    let state = State::new(credentials, money);
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::new(config.issuers.ca.as_deref()).context("issuers.ca")?);
     let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token, &fetch);
@@ -121,15 +121,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(nonces) = nonces {
         tasks.spawn(async move { nonces.keep().await });
     }
-    let mut kept = tokio::spawn({
-        let (keeper, stop) = (running.state.money.keeper.clone(), stopping.clone());
-        async move {
-            match keeper {
-                Some(keeper) => keeper.run(stop.cancelled_owned()).await,
-                None => stop.cancelled_owned().await,
-            }
-        }
-    });
+    let (keeper, stop) = (Arc::clone(&running.state.money.keeper), stopping.clone());
+    let mut kept = tokio::spawn(async move { keeper.run(stop.cancelled_owned()).await });
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {

@@ -81,8 +81,10 @@ struct Facts {
     id: String,
     /// Who declared it: `config` or `api`.
     source: &'static str,
-    /// When it was put in force.
+    /// When it was entered first.
     created: String,
+    /// When it was put in force last: later, where others were in force in between.
+    entered: String,
     /// Since when no tenant can be put on it; `null`: any can.
     retired: Option<String>,
 }
@@ -100,7 +102,7 @@ fn list(plane: Arc<Plane>, _: Asked) -> Answering {
         let mut latest: Vec<PlanRow> = Vec::new();
         for row in plane.register.plans().await? {
             match latest.iter_mut().find(|known| known.name == row.name) {
-                Some(known) if known.created <= row.created => *known = row,
+                Some(known) if known.entered() <= row.entered() => *known = row,
                 Some(_) => {}
                 None => latest.push(row),
             }
@@ -154,6 +156,7 @@ fn shown(row: &PlanRow) -> Result<Value, Refusal> {
         id: row.id.clone(),
         source: row.source.as_str(),
         created: when::text(row.created),
+        entered: when::text(row.entered()),
         retired: row.retired.map(when::text),
     };
     Ok(schema::with(register::plan_fields(row)?, &facts))

@@ -116,44 +116,6 @@ pub trait Daybook: Send + Sync + 'static {
     fn backlog(&self) -> Backlog;
 }
 
-/// A daybook that keeps nothing: for where there is no ledger.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unkept;
-
-impl Daybook for Unkept {
-    fn open(&self, _: &Charge) -> Result<(), Full> {
-        Ok(())
-    }
-
-    fn progress(&self, _: &Progress) {}
-
-    fn close(&self, _: &Charge) {}
-
-    fn void(&self, _: PostingId) {}
-
-    fn unopened(&self, _: &Charge) {}
-
-    fn carry(&self, _: &Charge, _: Option<&Progress>) -> Result<(), Full> {
-        Ok(())
-    }
-
-    fn read(&self, _: usize) -> io::Result<Page> {
-        Ok(Page::default())
-    }
-
-    fn posted(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn release(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn backlog(&self) -> Backlog {
-        Backlog::default()
-    }
-}
-
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the daybook is full: the store has not taken what is in it")

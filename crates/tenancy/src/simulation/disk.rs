@@ -319,6 +319,14 @@ impl Ledger for Disk {
         unreachable!("nobody asks for it here")
     }
 
+    fn moves<'a>(&'a self, _: &'a Account, _: Option<(Timestamp, PostingId)>, _: u32) -> Stored<'a, Vec<Transfer>> {
+        unreachable!("nobody asks for it here")
+    }
+
+    fn transfer(&self, _: PostingId) -> Stored<'_, Option<Transfer>> {
+        unreachable!("nobody asks for it here")
+    }
+
     fn balances(&self) -> Stored<'_, Vec<(Account, Currency, Balance)>> {
         unreachable!("nobody asks for it here")
     }
