@@ -253,6 +253,7 @@ fn call() -> Call {
         payload: Arc::new(payload),
         affinity: None,
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     }

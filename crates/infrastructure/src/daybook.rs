@@ -322,8 +322,9 @@ impl Shared {
         let made = self.make();
         self.short.store(!matches!(made, Ok(Some(_))), Ordering::Relaxed);
         let Some(made) = made? else { return Ok(false) };
-        lock(&self.spares).push_back(made);
+        // Counted first: who takes it counts it off.
         self.ready.fetch_add(1, Ordering::AcqRel);
+        lock(&self.spares).push_back(made);
         Ok(true)
     }
 
@@ -362,8 +363,9 @@ impl Shared {
     fn keep(&self) {
         loop {
             let last = self.stopping.load(Ordering::Acquire);
-            let done = self.sync().and_then(|()| if last { Ok(()) } else { self.prepare() });
-            match done {
+            // What cannot be brought to the disk does not keep the next files from being made.
+            let (synced, made) = (self.sync(), if last { Ok(()) } else { self.prepare() });
+            match synced.and(made) {
                 Ok(()) => self.told.store(false, Ordering::Relaxed),
                 Err(fault) if !self.told.swap(true, Ordering::Relaxed) => {
                     tracing::error!(%fault, "the daybook cannot be brought to the disk, or its next file not made");
@@ -379,15 +381,18 @@ impl Shared {
 
     fn sync(&self) -> io::Result<()> {
         let written = lock(&self.written).clone();
+        let mut outcome = Ok(());
         for sheet in &written {
             // Looked at first: what is written until it is sealed is synced below.
             let sealed = sheet.sealed();
-            sheet.sync()?;
-            if sealed {
+            let synced = sheet.sync();
+            if sealed && synced.is_ok() {
                 lock(&self.written).retain(|other| !Arc::ptr_eq(other, sheet));
             }
+            // A fault of one file is no reason to leave out the others.
+            outcome = outcome.and(synced);
         }
-        Ok(())
+        outcome
     }
 }
 

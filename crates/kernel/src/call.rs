@@ -50,6 +50,8 @@ pub struct Call {
     pub affinity: Option<u64>,
     /// The most tokens it may generate, where its body says so.
     pub output_max: Option<Tokens>,
+    /// How many answers are generated for it, each as long as `output_max` lets; at least 1.
+    pub choices: u16,
     /// Request headers a provider may see, on the door's allow-list, as (lower-case name, value).
     pub forward: Arc<[(&'static str, Bytes)]>,
     /// The request's head, where it goes to a plain service as it is.

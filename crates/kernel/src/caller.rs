@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Allow, Billing, Budget, CredentialKind, Limits, ModelLimits, Origins, Preprocess, Scope};
+use crate::contract::{
+    Allow, Billing, Budget, BudgetScope, CredentialKind, Limits, ModelLimits, Origins, Preprocess, Scope,
+};
 use crate::{KeyId, TenantId};
 
 /// Who a credential turned out to belong to.
@@ -44,6 +46,9 @@ pub struct Terms {
     pub budgets: Arc<[Budget]>,
     /// How much the key may spend: its own.
     pub key_budgets: Arc<[Budget]>,
+    /// Keys whose spending counts as the key's own: those it took the place of, the first one first, and those that take
+    /// its place. Empty: only its own.
+    pub kin: Arc<[KeyId]>,
     /// How calls are charged.
     pub billing: Arc<Billing>,
     /// The gates its calls pass once it is known what is wanted, by name, where it has its own.
@@ -80,6 +85,7 @@ impl Default for Terms {
             model_limits: Arc::default(),
             budgets: Arc::default(),
             key_budgets: Arc::default(),
+            kin: Arc::default(),
             billing: Arc::default(),
             middleware: None,
             preprocess: None,
@@ -94,6 +100,11 @@ impl Default for Terms {
 }
 
 impl Terms {
+    /// Whether anything is counted per key.
+    pub fn counts_keys(&self) -> bool {
+        !self.key_budgets.is_empty() || self.budgets.iter().any(|budget| budget.scope == BudgetScope::Key)
+    }
+
     /// How urgent a call is: what it says itself, else its key, else the model it asks for, else the plan; never more
     /// than the plan allows.
     pub fn priority(&self, said: Option<Priority>, model: Option<Priority>) -> Priority {

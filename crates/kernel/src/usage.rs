@@ -29,6 +29,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Both together; whether they were estimated is left open.
+    #[must_use]
+    pub const fn and(&self, other: &Self) -> Self {
+        const fn sum(a: Tokens, b: Tokens) -> Tokens {
+            Tokens(a.0.saturating_add(b.0))
+        }
+        Self {
+            input: sum(self.input, other.input),
+            cached: sum(self.cached, other.cached),
+            cache_write: sum(self.cache_write, other.cache_write),
+            audio_input: sum(self.audio_input, other.audio_input),
+            output: sum(self.output, other.output),
+            reasoning: sum(self.reasoning, other.reasoning),
+            audio_output: sum(self.audio_output, other.audio_output),
+            images: self.images.saturating_add(other.images),
+            estimated: false,
+        }
+    }
+
     /// Read and generated together: what limits and included tokens count.
     pub const fn total(&self) -> Tokens {
         Tokens(self.input.0.saturating_add(self.output.0))

@@ -191,6 +191,7 @@ mod tests {
             payload,
             affinity: Some(0),
             output_max: None,
+            choices: 1,
             forward: Arc::new([]),
             plain: None,
         };

@@ -363,6 +363,7 @@ mod tests {
             payload,
             affinity: None,
             output_max: None,
+            choices: 1,
             forward: Arc::new([]),
             plain: None,
         };

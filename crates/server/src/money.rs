@@ -7,7 +7,7 @@ use std::sync::Arc;
 use infrastructure::daybook::Daybook;
 use infrastructure::store::{OnLoss, StorageSettings};
 use kernel::sight::{Gauges, Sample};
-use kernel::store::Ledger;
+use kernel::store::{Ledger, Registry};
 use tenancy::tokens::Reading;
 use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
 
@@ -31,11 +31,13 @@ impl Money {
         data_dir: &Path,
         cores: usize,
         ledger: Arc<dyn Ledger>,
+        registry: Arc<dyn Registry>,
     ) -> io::Result<Self> {
         let daybook = Arc::new(Daybook::open(data_dir, cores, settings.daybook_max.bytes())?);
         let purse = purse();
         purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
         purse.expect_ledger();
+        purse.expect_fees(registry);
         // Who was last used when is the register's to tell.
         let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, Arc::clone(&purse));
         Ok(Self { till: Till::new(purse, daybook, READING), keeper })

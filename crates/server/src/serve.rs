@@ -14,7 +14,7 @@ use infrastructure::store::{OnLoss, StorageSettings};
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use kernel::Moment;
 use kernel::fetch::Fetch;
-use kernel::store::Ledger;
+use kernel::store::{Ledger, Registry};
 use scheduling::Pool;
 use tenancy::invoice::Books;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let threads = config.listen.threads.map_or_else(cores_available, usize::from);
     let (store, register) = enrolment::open(config, &args.data_dir).await?;
     let ledger = Arc::clone(&store) as Arc<dyn Ledger>;
-    let money = Money::open(&config.storage, &args.data_dir, threads, ledger)
+    let plans = Arc::clone(&store) as Arc<dyn Registry>;
+    let money = Money::open(&config.storage, &args.data_dir, threads, ledger, plans)
         .context("cannot make the daybook in the data directory")?;
     money.price(&register);
     let (credentials, nonces) = credentials(&config.storage)?;

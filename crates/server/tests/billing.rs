@@ -100,6 +100,34 @@ async fn invoiced(shop: &Shop) {
 }
 
 #[tokio::test]
+async fn sound_and_images_are_charged_in_their_own_class_and_in_no_other() {
+    let shop = Shop::open(
+        Plan::made(|request| {
+            let parts = json!({ "cached_tokens": 20, "audio_tokens": 40, "image_tokens": 10 });
+            let usage = match request.json()["newer"].as_bool() {
+                Some(true) => json!({ "input_tokens": 100, "input_tokens_details": parts, "output_tokens": 50,
+                    "output_tokens_details": { "audio_tokens": 30 }, "generated_images": 2 }),
+                _ => json!({ "prompt_tokens": 100, "prompt_tokens_details": parts, "completion_tokens": 50,
+                    "completion_tokens_details": { "audio_tokens": 30 }, "generated_images": 2 }),
+            };
+            Script::json(200, json!({ "choices": [], "usage": usage }).to_string())
+        }),
+        &format!("tenants:\n  - {{ id: acme, keys: [ {{ name: a, key: \"{}\" }} ] }}\n", money::key("a")),
+    )
+    .await;
+    for more in ["", r#","newer":true"#] {
+        // 40 at 2, 20 at 1, 40 at 30; 20 at 10, 30 at 60 millionths; two images at a hundredth.
+        let answer = shop.post("a", CHAT, &[], &chat("loud", more)).await;
+        assert_eq!(answer.header("x-sluice-cost"), Some("0.0233 usd"), "{}", answer.text());
+    }
+    for charge in shop.charges("acme").await {
+        let found = ["input_tokens", "audio_input_tokens", "audio_output_tokens", "images"].map(|name| &charge[name]);
+        assert_eq!(found, [&json!(100), &json!(40), &json!(30), &json!(2)], "{charge}");
+        assert_eq!(charge["amount"], "0.0233");
+    }
+}
+
+#[tokio::test]
 async fn of_fifty_calls_at_once_on_a_budget_for_ten_exactly_ten_pass() {
     let sections = plan(&format!("{PER_CALL}, budgets: [ {{ limit: \"0.1\", per: month }} ]"));
     let shop = Shop::open(slow(), &sections).await;

@@ -25,6 +25,7 @@ const PROMPT: u64 = 8;
 const TOLD: Told = Told { input: 11, cached: 0, output: 777, reasoning: 0 };
 /// For what the backend has sent to be taken in by the gateway.
 const SETTLE: Duration = Duration::from_millis(50);
+const FAULT: &str = r#"{"error":{"message":"out of memory","code":500}}"#;
 const MODEL: &str = "gpt-4o";
 const HASTY: &str = "gpt-4o-hasty";
 
@@ -138,6 +139,8 @@ async fn a_stream_is_charged_by_how_it_ends() {
         ("upstream-mid-chunk", words().data(half(20)).pause(SETTLE).reset(), Due::About("upstream_broke", WORDS)),
         ("upstream-mid-letter", words().data(half(0)).pause(SETTLE).reset(), Due::About("upstream_broke", WORDS)),
         ("upstream-after-usage", words().event(TOLD.event()).pause(SETTLE).reset(), Due::Told("upstream_broke")),
+        ("upstream-error-and-end-mark", words().event(FAULT).done(), Due::About("upstream_broke", WORDS)),
+        ("upstream-error-after-usage", words().event(TOLD.event()).event(FAULT).done(), Due::Told("upstream_broke")),
         ("late-before-the-first-byte", Script::new().hang(), Due::Nothing),
         ("late-mid-chunk", words().data(half(20)).hang(), Due::About("timed_out", WORDS)),
         ("late-after-usage", words().event(TOLD.event()).hang(), Due::Told("timed_out")),

@@ -94,6 +94,10 @@ pub struct KeySettings {
     /// How much may be spent with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
+    /// Keys it takes the place of, by their ids, the first one first: what was spent with them counts as spent with it.
+    /// Rotation sets it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
     /// Whether requests with it must be signed: the key alone is not let in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signed: bool,
@@ -101,6 +105,9 @@ pub struct KeySettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateName>,
 }
+
+/// Bound: of more keys in a line the oldest are left out; a key that is rotated each day counts a month of them.
+pub(crate) const FORMER_MAX: usize = 50;
 
 impl TenantSettings {
     /// What the schema cannot say.
@@ -155,6 +162,9 @@ impl KeySettings {
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
         certificates(&self.certificates, path, findings);
+        let fits =
+            self.former.len() <= FORMER_MAX && self.former.iter().all(|id| !id.is_empty() && id.len() <= KEY_MAX);
+        findings.require(fits, format!("{path}.former"), format!("must be at most {FORMER_MAX} ids of keys"));
         let named = self.scopes.as_ref().is_none_or(|scopes| !scopes.is_empty());
         findings.require(named, format!("{path}.scopes"), "is empty: leave it out, or name at least one scope");
         let fits = self.expires.is_none() || self.expiry().is_some();

@@ -17,6 +17,7 @@ pub mod money;
 mod overage;
 pub mod period;
 pub mod print;
+pub(crate) mod running;
 mod tariff;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,6 +34,7 @@ pub use self::books::{Books, Issued};
 pub use self::item::{Class, Count, Item, Kind, Unit};
 pub use self::money::{Payment, Statement};
 pub use self::period::{Day, Month, Period};
+pub(crate) use self::tariff::Tariff;
 use crate::Refused;
 
 /// One invoice, issued or not.

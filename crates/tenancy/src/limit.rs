@@ -62,6 +62,8 @@ pub struct Taken {
     tokens: u64,
     /// Whether what it really took is known.
     exact: bool,
+    /// How many answers it asked for.
+    choices: u16,
     left: bool,
 }
 
@@ -112,6 +114,7 @@ impl Limiter {
                     since: now,
                     tokens,
                     exact: false,
+                    choices: ask.choices,
                     left: false,
                 }))
             }
@@ -179,7 +182,7 @@ impl Taken {
         let mut levels = self.account.lock();
         // What we counted ourselves is no more than a part of an answer.
         if !usage.estimated {
-            let learned = Learned::learn(levels.learned.get(&self.model), usage);
+            let learned = Learned::learn(levels.learned.get(&self.model), usage, self.choices);
             levels.learned.insert(self.model.clone(), learned);
         }
         take_as(&mut levels, &self.way, &mut self.tokens, usage.total(), footing, now);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernel::contract::{ModelLimits, Preprocess};
 use kernel::settings::Findings;
-use kernel::{Allow, Billing, Budget, CredentialKind, Limits, Origins, Priority, Terms};
+use kernel::{Allow, Billing, Budget, CredentialKind, KeyId, Limits, Origins, Priority, Terms};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,7 @@ pub(crate) fn terms(plan: Option<&PlanSettings>, tenant: &TenantSettings, key: &
         model_limits: model_limits.cloned().collect(),
         budgets: budgets.cloned().collect(),
         key_budgets: key.budgets.as_slice().into(),
+        kin: key.former.iter().map(|id| KeyId::new(id.as_str())).collect(),
         billing: Arc::new(plan.and_then(|plan| plan.billing.clone()).unwrap_or_default()),
         middleware: tenant.middleware.as_ref().map(|list| list.as_slice().into()),
         preprocess: plan.and_then(|plan| plan.preprocess.clone()).filter(Preprocess::any).map(Arc::new),

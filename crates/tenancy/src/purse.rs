@@ -6,6 +6,8 @@
 //! It never waits for a store: what the ledger knows is brought to it from outside.
 
 mod books;
+mod dated;
+mod fees;
 mod habit;
 pub mod loading;
 pub(crate) mod period;
@@ -13,16 +15,18 @@ mod refusal;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
-use kernel::store::ledger::Charge;
-use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
+use kernel::store::Registry;
+use kernel::store::ledger::{Charge, PostingId};
+use kernel::{Caller, Error, KeyId, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
 use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
+use self::fees::Fees;
 pub(crate) use self::refusal::UNKNOWN;
 use crate::catalogue::Listed;
 use crate::rating;
@@ -38,8 +42,10 @@ const PICO: f64 = 1e12;
 /// The purses of all tenants.
 pub struct Purse {
     accounts: RwLock<HashMap<TenantId, Arc<Account>, FixedState>>,
-    /// Accounts that the ledger is to be asked about.
+    /// Accounts that the ledger is to be asked about, the next one last.
     wanting: Mutex<Vec<Arc<Account>>>,
+    /// Who knows what monthly fees include.
+    fees: OnceLock<Fees>,
     /// Whether calls are refused as long as nobody knows what is left.
     strict: AtomicBool,
     /// Whether there is a ledger that tells what was spent, and whether it failed to the last time.
@@ -67,6 +73,8 @@ pub(crate) struct Account {
 /// What a call asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
+    /// What it will be posted under.
+    pub id: PostingId,
     /// Who pays.
     pub caller: &'a Caller,
     /// The model called.
@@ -77,6 +85,8 @@ pub struct Ask<'a> {
     pub bytes: usize,
     /// Tokens of an answer it allows at most.
     pub output_max: Option<Tokens>,
+    /// How many answers are generated for it, each as long.
+    pub choices: u16,
     /// Whether it has an answer in tokens.
     pub answers: bool,
     /// Whether the answer can be cut off on its way.
@@ -105,9 +115,12 @@ pub struct Notice<'a> {
 /// Money set aside for one attempt. Dropped before it is settled, it is free again.
 #[must_use = "a dropped reservation is free again"]
 pub struct Reservation {
+    id: PostingId,
     purse: Arc<Purse>,
     account: Arc<Account>,
     caller: Caller,
+    /// The name that its key's spending is counted under.
+    line: Option<KeyId>,
     model: ModelName,
     listed: Option<Arc<Listed>>,
     limits: Limits,
@@ -117,8 +130,10 @@ pub struct Reservation {
     amount: Money,
     /// Tokens used this month before it, and those set aside of the included ones.
     before: u64,
+    included: u64,
     tokens: u64,
     bytes: usize,
+    choices: u16,
     /// What it was thought to consume.
     pub estimate: Usage,
     settled: bool,
@@ -132,6 +147,7 @@ impl Purse {
         Arc::new(Self {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
+            fees: OnceLock::new(),
             strict: AtomicBool::new(false),
             expected: AtomicBool::new(false),
             failing: AtomicBool::new(false),
@@ -152,6 +168,12 @@ impl Purse {
     /// From now on there is a ledger that will tell what was spent.
     pub fn expect_ledger(&self) {
         self.expected.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on tokens beyond those of a monthly fee are reckoned as the invoice does, by the plans that are kept here.
+    pub fn expect_fees(&self, registry: Arc<dyn Registry>) {
+        // A second one would know the same.
+        let _ = self.fees.set(Fees::new(registry));
     }
 
     /// The ledger did not tell, or does again.
@@ -186,19 +208,23 @@ impl Purse {
     /// # Errors
     /// `OverBudget` where not even a short answer can be paid for: which budget, its limit, when it starts anew.
     pub fn reserve(self: &Arc<Self>, ask: &Ask<'_>, rate: impl Fn(&Usage) -> Money) -> Result<Reservation, Error> {
-        let (terms, key) = (&ask.caller.terms, ask.caller.key.as_ref());
+        let terms = &ask.caller.terms;
         let billing = &terms.billing;
-        let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some());
+        let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some() && !billing.by_token());
         let account = self.account(&ask.caller.tenant);
         let blind = self.blind() || ask.blind;
         let mut books = account.lock();
-        let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
+        let line = ask.caller.key.as_ref().filter(|_| terms.counts_keys()).map(|key| books.line(key, &terms.kin));
+        let key = line.as_ref();
         books.want(prepaid, monthly);
+        let limits = books.limits(terms, key, ask.model.as_str(), ask.now);
         books.currency = billing.currency();
         let before = if monthly { books.month.used(ask.now) } else { 0 };
+        let included = books.included(billing);
         let habit = books.habit(ask.model);
         let most = ask.output_max.map_or(u64::MAX, |max| max.0);
-        let output = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
+        let choices = u64::from(ask.choices.max(1));
+        let each = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
         let of = |output: u64| Usage {
             input: Tokens(habit.input(ask.bytes)),
             output: Tokens(output),
@@ -206,9 +232,9 @@ impl Purse {
             ..Usage::default()
         };
         let rates = ask.listed.map(|listed| &listed.rates);
-        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, before, usage);
-        let estimate = of(output);
-        let (likely, least) = (cost(&estimate), cost(&of(output.min(FEW))));
+        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, (before, included), usage);
+        let estimate = of(each.saturating_mul(choices));
+        let (likely, least) = (cost(&estimate), cost(&of(each.min(FEW).saturating_mul(choices))));
         let mut amount = likely;
         let left = if ask.held { books.left(&limits, key, prepaid, blind) } else { Ok(None) };
         let refused = match left {
@@ -239,9 +265,11 @@ impl Purse {
         drop(books);
         self.want(wanting, &account);
         Ok(Reservation {
+            id: ask.id,
             purse: Arc::clone(self),
             account,
             caller: ask.caller.clone(),
+            line,
             model: ask.model.clone(),
             listed: ask.listed.cloned(),
             limits,
@@ -249,8 +277,10 @@ impl Purse {
             held: ask.held,
             amount,
             before,
+            included,
             tokens,
             bytes: ask.bytes,
+            choices: ask.choices,
             estimate,
             settled: false,
         })
@@ -345,7 +375,7 @@ impl Reservation {
     /// What a usage counts towards budgets beyond what is charged for it.
     pub fn overage(&self, usage: &Usage) -> Money {
         let rates = self.listed.as_deref().map(|listed| &listed.rates);
-        rating::overage(&self.caller.terms.billing, rates, self.before, usage)
+        rating::overage(&self.caller.terms.billing, rates, (self.before, self.included), usage)
     }
 
     /// What is set aside.
@@ -366,7 +396,7 @@ impl Reservation {
         let more = (usage.output.0 / MORE_SHARE).max(MORE);
         let ahead = Usage { output: Tokens(usage.output.0.saturating_add(more)), ..*usage };
         let wanted = rate(&ahead) + self.overage(&ahead) - self.amount;
-        let key = self.caller.key.as_ref();
+        let key = self.line.as_ref();
         let mut books = self.account.lock();
         // Whoever was let in blind goes on blind.
         let left = self.held.then(|| books.left(&self.limits, key, self.prepaid, true).ok().flatten()).flatten();
@@ -386,17 +416,16 @@ impl Reservation {
     pub fn settle(mut self, usage: &Usage, amount: Money, at: Timestamp, learn: bool) {
         self.settled = true;
         let overage = self.overage(usage);
-        let key = self.caller.key.as_ref();
+        let key = self.line.as_ref();
         let mut books = self.account.lock();
         books.set_aside(&self.limits, key, self.prepaid, -self.amount);
-        let crossed = books.spend(&self.limits, key, self.prepaid, (amount, overage), at);
+        let crossed = books.spend(&self.limits, key, self.prepaid, (amount, overage), (self.id, at));
         books.month.pending = books.month.pending.saturating_sub(self.tokens);
-        if self.caller.terms.billing.monthly.is_some() {
-            books.month.used(at);
-            books.month.unposted = books.month.unposted.saturating_add(usage.total().0);
+        if self.caller.terms.billing.monthly.is_some() && !self.caller.terms.billing.by_token() {
+            books.month.add(usage.total().0, at);
         }
         if learn {
-            books.learn(&self.model, self.bytes, usage);
+            books.learn(&self.model, self.bytes, usage, self.choices);
         }
         drop(books);
         self.purse.tell(&self.caller.tenant, &crossed);
@@ -409,7 +438,7 @@ impl Drop for Reservation {
             return;
         }
         let mut books = self.account.lock();
-        books.set_aside(&self.limits, self.caller.key.as_ref(), self.prepaid, -self.amount);
+        books.set_aside(&self.limits, self.line.as_ref(), self.prepaid, -self.amount);
         books.month.pending = books.month.pending.saturating_sub(self.tokens);
     }
 }

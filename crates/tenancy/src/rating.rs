@@ -65,12 +65,12 @@ pub fn rate(consumed: &Consumed<'_>, billing: &Billing, rates: Option<&Rates>) -
     if consumed.cached { percent(whole, billing.cache_percent) } else { whole }
 }
 
-/// What tokens beyond a month's included ones cost when `before` were used already and these come: by the plan's own price
+/// What tokens beyond a month's included ones cost when `before` of `included` were used already and these come: by the plan's own price
 /// for them, else by the catalogue's, in proportion. For budgets; bills are made of whole months.
-pub fn overage(billing: &Billing, rates: Option<&Rates>, before: u64, usage: &Usage) -> Money {
+pub fn overage(billing: &Billing, rates: Option<&Rates>, (before, included): (u64, u64), usage: &Usage) -> Money {
     let Some(monthly) = billing.monthly.as_ref().filter(|_| !billing.by_token()) else { return Money::ZERO };
     let more = usage.total().0;
-    let beyond = |tokens: u64| tokens.saturating_sub(monthly.included_tokens);
+    let beyond = |tokens: u64| tokens.saturating_sub(included);
     let tokens = beyond(before.saturating_add(more)) - beyond(before);
     let (amount, per) = match (monthly.overage_per_1k_tokens, rates) {
         (Some(per_1k), _) => (per_1k, 1000),
@@ -213,7 +213,7 @@ mod tests {
                 .unwrap();
         let check = |before: u64, more: u64, expected: &str| {
             let usage = usage([more, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(overage(&billing, None, before, &usage).to_string(), expected, "{before} + {more}");
+            assert_eq!(overage(&billing, None, (before, 1000), &usage).to_string(), expected, "{before} + {more}");
         };
         check(0, 1000, "0");
         check(900, 200, "0.0004");
@@ -221,7 +221,11 @@ mod tests {
         check(u64::MAX, u64::MAX, "0");
         let listed: Billing = serde_json::from_str(r#"{"monthly":{"fee":"5","included_tokens":1000}}"#).unwrap();
         let usage = usage([100, 0, 0, 0, 100, 0, 0]);
-        assert_eq!(overage(&listed, Some(&price()), 900, &usage).to_string(), "0.00025", "half of the call's tokens");
+        assert_eq!(
+            overage(&listed, Some(&price()), (900, 1000), &usage).to_string(),
+            "0.00025",
+            "half of the call's tokens"
+        );
     }
 
     proptest! {

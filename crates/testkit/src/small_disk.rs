@@ -39,10 +39,15 @@ impl SmallDisk {
             .unwrap_or_else(|| panic!("nothing can be mounted at {}", place.display()))
     }
 
-    /// One that can hang; `None` where this machine cannot have it: it needs root, loop devices and ext4.
+    /// One that can hang.
+    ///
+    /// # Panics
+    /// Where this machine cannot have it: it needs root, loop devices and `mkfs.ext4`.
     #[must_use]
-    pub fn that_can_hang(place: &Path, bytes: u64) -> Option<Self> {
-        Self::mounted(place, bytes, ON_A_DEVICE)
+    pub fn that_can_hang(place: &Path, bytes: u64) -> Self {
+        Self::mounted(place, bytes, ON_A_DEVICE).unwrap_or_else(|| {
+            panic!("a disk that can hang needs root, loop devices and ext4: run the tests as root, on a machine that has them")
+        })
     }
 
     fn mounted(place: &Path, bytes: u64, how: &str) -> Option<Self> {

@@ -200,6 +200,7 @@ fn filter(asked: &Asked, tenant: Option<TenantId>, hours: bool) -> Result<Filter
         tag: asked.query("tag").map(str::to_owned),
         from: Some(from),
         until: Some(until),
+        ..Filter::default()
     })
 }
 

@@ -156,6 +156,7 @@ pub(super) fn plain(bytes: Bytes, plain: Plain, model: ModelName, said: &Said<'_
         payload: Arc::new(payload),
         affinity: said.session_id.map(|value| random::hash(value.as_bytes())),
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: Some(Arc::new(plain)),
     }

@@ -113,7 +113,7 @@ impl Visit {
         let Some(caller) = &self.caller else { return Ok(()) };
         let read = [&call.payload.prompt, &call.payload.tools].map(ExactSizeIterator::len).iter().sum::<usize>();
         let answered = call.operation != Operation::Embedding;
-        let ask = Ask { bytes: read as u64, output_max: call.output_max, answered };
+        let ask = Ask { bytes: read as u64, output_max: call.output_max, answered, choices: call.choices };
         match limiter.admit(caller, &call.model, ask, super::now()) {
             Ok(taken) => self.taken = taken,
             Err(refused) => {

@@ -66,9 +66,7 @@ impl Place {
         }
         Ok((own, sheets))
     }
-}
 
-impl Place {
     /// Sees that the disk has room for a file of this size, and for others.
     pub(super) fn has_room(&self, size: u64) -> io::Result<()> {
         let disk = rustix::fs::statvfs(&self.path)?;

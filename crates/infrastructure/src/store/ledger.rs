@@ -66,6 +66,10 @@ impl Ledger for Store {
         Box::pin(self.persist(move || self.find_balance(account, currency)))
     }
 
+    fn balances_of<'a>(&'a self, accounts: &'a [Account]) -> Stored<'a, Vec<(Account, Currency, Balance)>> {
+        Box::pin(self.persist(move || self.find_balances(accounts)))
+    }
+
     fn balances(&self) -> Stored<'_, Vec<(Account, Currency, Balance)>> {
         Box::pin(self.persist(move || self.list_balances()))
     }

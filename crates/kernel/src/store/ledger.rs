@@ -144,6 +144,8 @@ pub struct Batch {
 pub struct Filter {
     /// Whose; `None`: everybody's.
     pub tenant: Option<TenantId>,
+    /// Of these only; empty: of all.
+    pub tenants: Vec<TenantId>,
     /// With which key.
     pub key: Option<KeyId>,
     /// Which model.
@@ -266,6 +268,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// What moved on an account in a currency.
     fn balance<'a>(&'a self, account: &'a Account, currency: Currency) -> Stored<'a, Balance>;
+
+    /// What moved on these accounts in any currency; nothing of those on which nothing did.
+    fn balances_of<'a>(&'a self, accounts: &'a [Account]) -> Stored<'a, Vec<(Account, Currency, Balance)>>;
 
     /// Every account that something moved on.
     fn balances(&self) -> Stored<'_, Vec<(Account, Currency, Balance)>>;

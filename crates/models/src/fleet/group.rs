@@ -252,6 +252,7 @@ mod tests {
             payload: Arc::new(payload),
             affinity: None,
             output_max: None,
+            choices: 1,
             forward: Arc::new([]),
             plain: None,
         };

@@ -107,6 +107,7 @@ fn attempt(fleet: &Fleet) -> Attempt {
         payload: Arc::new(payload),
         affinity: None,
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     };

@@ -169,6 +169,7 @@ mod tests {
             payload: Arc::new(payload),
             affinity: None,
             output_max: output_max.map(Tokens),
+            choices: 1,
             forward: Arc::new([]),
             plain: None,
         }

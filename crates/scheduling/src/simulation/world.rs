@@ -337,6 +337,7 @@ fn asking(call: &Call) -> kernel::Call {
         payload: Arc::new(payload),
         affinity: None,
         output_max: call.output_max.map(Tokens),
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     }

@@ -60,6 +60,7 @@ pub(crate) fn tenant(id: &str, plan: &str, keys: &[&str]) -> String {
 pub(crate) const PRICES: &str = "prices:
   - { model: m, from: \"2026-01-01\", input_per_1m_tokens: \"2\", cached_input_per_1m_tokens: \"1\", output_per_1m_tokens: \"10\", reasoning_per_1m_tokens: \"20\" }
   - { model: \"gpt-*\", from: \"2026-01-01\", input_per_1m_tokens: \"2\", output_per_1m_tokens: \"10\" }
+  - { model: loud, from: \"2026-01-01\", input_per_1m_tokens: \"2\", cached_input_per_1m_tokens: \"1\", audio_input_per_1m_tokens: \"30\", output_per_1m_tokens: \"10\", audio_output_per_1m_tokens: \"60\", per_image: \"0.01\" }
   - { model: \"service:orders\", from: \"2026-01-01\", per_call: \"0.5\" }
 ";
 
@@ -173,6 +174,7 @@ pub(crate) fn config(upstream: &Upstream, sections: &str) -> String {
         "auth: required
 {PRICES}models:
   - {{ model_name: m, endpoint: \"{url}\" }}
+  - {{ model_name: loud, endpoint: \"{url}\" }}
   - {{ model_name: free, endpoint: \"{url}\" }}
   - {{ model_name: gpt-4o, endpoint: \"{url}\" }}
   - {{ model_name: gpt-4o-hasty, endpoint: \"{url}\", idle_timeout_ms: 400, first_byte_timeout_ms: 400, retry: {{ attempts_max: 1 }}, health: {{ max_fails: 0 }} }}

@@ -31,6 +31,11 @@ pub(crate) fn consumed(
     Ok(items)
 }
 
+/// What of a sum, split as those of an invoice are, a monthly fee may cover.
+pub(super) fn covered(tariff: &Tariff, sum: &Sum, pots: &mut Vec<Pot>) -> Result<(), Trouble> {
+    Group::new(tariff, sum)?.covered(pots)
+}
+
 /// One row of sums, and what it was rated by.
 struct Group<'a> {
     sum: &'a Sum,

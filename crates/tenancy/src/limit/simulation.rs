@@ -207,7 +207,7 @@ fn play(seed: u64, calls: u64) -> (u64, Vec<(Limits, f64)>) {
         for (at, client) in clients.iter_mut().enumerate() {
             while client.flight.0 < FAN && client.may(now) {
                 let (bytes, most) = (random.below(2000) as u64, 1 + random.below(400) as u64);
-                let ask = Ask { bytes, output_max: Some(Tokens(most)), answered: true };
+                let ask = Ask { bytes, output_max: Some(Tokens(most)), answered: true, choices: 1 };
                 match limiter.admit(&client.caller, &model, ask, now) {
                     Ok(taken) => {
                         let input = bytes / 5 + random.below(bytes as usize / 20 + 1) as u64;

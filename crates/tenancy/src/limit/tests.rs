@@ -124,7 +124,7 @@ fn calls_at_once_come_back_however_they_end() {
 fn tokens_are_thought_first_and_made_up_for_in_the_end() {
     let limiter = Arc::new(Limiter::default());
     let caller = of_tenant(Limits { tpm: Some(1000), ..Limits::default() });
-    let ask = Ask { bytes: 400, output_max: Some(Tokens(100_000)), answered: true };
+    let ask = Ask { bytes: 400, output_max: Some(Tokens(100_000)), answered: true, choices: 1 };
     let admit = |now| limiter.admit(&caller, &m("m"), ask, now).map(Option::unwrap);
     let left = |taken: &Taken, now| taken.view(now).tokens.unwrap().remaining;
     let mut taken = admit(at(0)).unwrap();
@@ -150,7 +150,7 @@ fn tokens_are_thought_first_and_made_up_for_in_the_end() {
 fn a_call_larger_than_its_whole_limit_passes_where_anything_is_left_and_is_paid_for() {
     let limiter = Arc::new(Limiter::default());
     let caller = of_tenant(Limits { tpm: Some(100), ..Limits::default() });
-    let huge = Ask { bytes: 4000, output_max: None, answered: false };
+    let huge = Ask { bytes: 4000, output_max: None, answered: false, choices: 1 };
     let taken = limiter.admit(&caller, &m("m"), huge, at(0)).unwrap().unwrap();
     assert_eq!(taken.view(at(0)).tokens.unwrap().remaining, 0);
     let refused = limiter.admit(&caller, &m("m"), Ask::default(), at(0)).unwrap_err();

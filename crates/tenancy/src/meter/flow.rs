@@ -64,9 +64,15 @@ impl Flow {
             self.pieces = pieces;
         }
         if delta.last {
-            self.close(Ending::Complete);
+            self.end();
         }
         Ok(delta)
+    }
+
+    /// The backend has ended its answer, properly or with word that it cannot go on.
+    fn end(&mut self) {
+        let broke = self.tab.as_ref().is_some_and(|tab| tab.broke());
+        self.close(if broke { Ending::UpstreamBroke } else { Ending::Complete });
     }
 
     /// Nothing more is handed on: what was is what it costs.
@@ -115,8 +121,7 @@ impl Deltas for Flow {
                 Some(Err(error))
             }
             None => {
-                let broke = self.tab.as_ref().is_some_and(|tab| tab.broke());
-                self.close(if broke { Ending::UpstreamBroke } else { Ending::Complete });
+                self.end();
                 None
             }
         })
@@ -128,7 +133,11 @@ impl Drop for Flow {
         if self.tab.is_some() {
             // The backend's stream says what it knows when it is given up: it may have told what was consumed.
             self.deltas = Box::new(Ended);
-            let ending = self.tab.as_ref().map_or(Ending::ClientGone, |tab| tab.left());
+            // A client that has read of the backend's error waits for no end.
+            let ending = self.tab.as_ref().map_or(Ending::ClientGone, |tab| match tab.broke() {
+                true => Ending::UpstreamBroke,
+                false => tab.left(),
+            });
             self.close(ending);
         }
     }

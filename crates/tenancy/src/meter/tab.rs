@@ -47,6 +47,8 @@ struct Facts {
 
 /// Bound: no model reads or writes as much in one call, and what is charged and what is kept of it must be the same.
 const TOKENS_MAX: Tokens = Tokens(1_000_000_000);
+/// Bound: for the same reason; OpenAI makes ten images a call.
+const IMAGES_MAX: u32 = 10_000;
 
 /// What a backend says, as far as it can be.
 fn believed(usage: Usage) -> Usage {
@@ -59,6 +61,7 @@ fn believed(usage: Usage) -> Usage {
         output: most(usage.output),
         reasoning: most(usage.reasoning),
         audio_output: most(usage.audio_output),
+        images: usage.images.min(IMAGES_MAX),
         ..usage
     }
 }
@@ -77,12 +80,15 @@ impl Tab {
             let consumed = Consumed { usage, gpu_millis: 0, answered: true, cached: false };
             rating::rate(&consumed, billing, listed.as_deref().map(|listed| &listed.rates))
         };
+        let id = till.id(at);
         let ask = Ask {
+            id,
             caller,
             model: &deployment.model,
             listed: listed.as_ref(),
             bytes: call.payload.prompt.len() + call.payload.tools.len(),
             output_max: call.output_max,
+            choices: call.choices,
             answers: speaks(call.operation),
             streams: call.stream,
             held: facts.budgeted,
@@ -92,7 +98,7 @@ impl Tab {
         let reservation = till.purse.reserve(&ask, rate)?;
         let free = rate(&reservation.estimate).is_zero() && reservation.overage(&reservation.estimate).is_zero();
         let draft = Charge {
-            id: till.id(at),
+            id,
             at,
             request: facts.id.clone(),
             tenant: caller.tenant.clone(),
@@ -340,5 +346,6 @@ mod tests {
     fn an_absurd_report_is_believed_as_far_as_it_can_be() {
         let said = Usage { input: Tokens(u64::MAX), output: Tokens(7), images: 2, ..Usage::default() };
         assert_eq!(believed(said), Usage { input: TOKENS_MAX, ..said });
+        assert_eq!(believed(Usage { images: u32::MAX, ..said }).images, IMAGES_MAX);
     }
 }

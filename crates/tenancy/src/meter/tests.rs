@@ -86,6 +86,8 @@ enum Does {
     Breaks(Kind),
     /// Says that it cannot go on.
     Errs,
+    /// Says so, and goes on.
+    Groans,
 }
 
 /// A backend whose answer is written down.
@@ -116,6 +118,10 @@ impl Deltas for Script {
             Some(Does::Errs) => {
                 self.0.note(Note::Broke("error_event"));
                 None
+            }
+            Some(Does::Groans) => {
+                self.0.note(Note::Broke("error_event"));
+                Some(Ok(delta("", false)))
             }
             Some(Does::Breaks(kind)) => Some(Err(Error::upstream(kind, "broken", "broken"))),
         })
@@ -214,6 +220,7 @@ fn world(model: &str, budgets: &str, stream: bool, book: Notebook) -> World {
         payload: Arc::new(payload),
         affinity: None,
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     };
@@ -271,7 +278,7 @@ const SOFT: &str = r#"[{"limit":"100000","per":"day"}]"#;
 
 #[test]
 fn how_an_answer_ends_decides_its_bill() {
-    use Does::{Breaks, Ends, Errs, Says, Tells};
+    use Does::{Breaks, Ends, Errs, Groans, Says, Tells};
     let say = |count: usize, rest: &[Does]| [vec![Says("word "); count], rest.to_vec()].concat();
     let check = |script: Vec<Does>, reads: usize, expected: Option<(Ending, u64, u64, bool, &str)>| {
         let world = world("m", SOFT, true, Notebook::default());
@@ -289,6 +296,10 @@ fn how_an_answer_ends_decides_its_bill() {
     check(say(3, &[]), 0, Some((Ending::ClientGone, 100, 0, true, "100")));
     check(say(3, &[Breaks(Kind::BadUpstream)]), 99, Some((Ending::UpstreamBroke, 100, 3, true, "130")));
     check(say(3, &[Errs]), 99, Some((Ending::UpstreamBroke, 100, 3, true, "130")));
+    check(say(3, &[Groans, Ends(true)]), 99, Some((Ending::UpstreamBroke, 100, 3, true, "130")));
+    check(say(3, &[Groans, Tells(told(7, 4)), Ends(true)]), 99, Some((Ending::UpstreamBroke, 7, 4, false, "47")));
+    check(say(3, &[Groans, Ends(true)]), 4, Some((Ending::UpstreamBroke, 100, 3, true, "130")));
+    check(vec![Groans, Ends(true)], 99, None);
     check(say(3, &[Breaks(Kind::UpstreamTimeout)]), 99, Some((Ending::TimedOut, 100, 3, true, "130")));
     check(vec![Breaks(Kind::BadUpstream)], 99, None);
     check(vec![Breaks(Kind::UpstreamTimeout)], 99, None);

@@ -4,12 +4,14 @@
 //! no store and no clock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use kernel::contract::{Budget, BudgetScope, Period};
-use kernel::store::ledger::Charge;
-use kernel::{Currency, KeyId, ModelName, Money, Terms, Timestamp};
+use kernel::store::ledger::{Charge, PostingId};
+use kernel::{Billing, Currency, KeyId, ModelName, Money, Terms, Timestamp};
 use smallvec::SmallVec;
 
+use super::dated::Dated;
 use super::habit::Habit;
 use super::period;
 
@@ -20,7 +22,12 @@ const HABITS_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Books {
     tenant: Vec<Counter>,
-    keys: HashMap<KeyId, Vec<Counter>>,
+    /// By the name of what a key descends from: keys that take each other's place spend the same.
+    keys: HashMap<KeyId, Own>,
+    /// That name, for keys that have one beside their own.
+    names: HashMap<KeyId, KeyId>,
+    /// Overage of what is settled here and not posted yet, where there is any.
+    fresh: HashMap<PostingId, Money>,
     habits: HashMap<ModelName, Habit>,
     pub(super) balance: Balance,
     pub(super) month: Included,
@@ -30,21 +37,34 @@ pub(super) struct Books {
     pub(super) unloaded: bool,
 }
 
+/// What the keys of one line spend: a key and those that it took the place of.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) ids: SmallVec<[KeyId; 1]>,
+    counters: Vec<Counter>,
+}
+
 /// What is spent under one budget, or under several that count the same.
 #[derive(Debug)]
 pub(super) struct Counter {
     pub(super) per: Period,
     pub(super) models: Box<[String]>,
-    /// Which period the rest is of.
-    pub(super) number: i64,
+    pub(super) spending: Dated<Tally>,
+    /// What is reserved, whenever it will be spent.
+    pub(super) pending: Money,
+}
+
+/// What is spent in one period.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
     /// What the ledger knows.
     pub(super) posted: Money,
     /// What is settled here and not posted yet.
     pub(super) unposted: Money,
-    /// Tokens beyond a month's included ones: they are charged by its invoice, but spent now.
+    /// Tokens beyond a month's included ones, of what is posted: they are charged by its invoice, but spent now.
     pub(super) overage: Money,
-    /// What is reserved.
-    pub(super) pending: Money,
+    /// The same of what is not posted yet.
+    pub(super) fresh: Money,
     /// Whether the ledger has been asked.
     pub(super) loaded: bool,
 }
@@ -64,11 +84,20 @@ pub(super) struct Balance {
 /// Tokens of this month, where a fee includes some.
 #[derive(Debug, Default)]
 pub(super) struct Included {
-    pub(super) number: i64,
+    pub(super) months: Dated<Month>,
+    pub(super) pending: u64,
+    /// How many the plan as it is includes in a whole month.
+    pub(super) promised: u64,
+    pub(super) wanted: bool,
+}
+
+/// Tokens of one month.
+#[derive(Debug, Default)]
+pub(super) struct Month {
     pub(super) posted: u64,
     pub(super) unposted: u64,
-    pub(super) pending: u64,
-    pub(super) wanted: bool,
+    /// How many the fee includes, where that is known better than from the plan as it is.
+    pub(super) included: Option<u64>,
     pub(super) loaded: bool,
 }
 
@@ -113,6 +142,7 @@ impl Books {
     /// The budgets that apply to a call; makes counters for those seen for the first time.
     pub(super) fn limits(&mut self, terms: &Terms, key: Option<&KeyId>, model: &str, now: Timestamp) -> Limits {
         let mut limits = Limits::new();
+        self.unloaded |= self.month.wanted && !self.month.turn(now).loaded;
         for (budget, own) in
             terms.budgets.iter().map(|budget| (budget, false)).chain(terms.key_budgets.iter().map(|own| (own, true)))
         {
@@ -121,24 +151,50 @@ impl Books {
             }
             let by_key = own || budget.scope == BudgetScope::Key;
             let counters = match key.filter(|_| by_key) {
-                Some(key) if self.keys.contains_key(key) => self.keys.get_mut(key),
-                Some(key) => Some(self.keys.entry(key.clone()).or_default()),
+                Some(key) => &mut self.keys.entry(key.clone()).or_default().counters,
                 None if by_key => continue,
-                None => Some(&mut self.tenant),
+                None => &mut self.tenant,
             };
-            let Some(counters) = counters else { continue };
             let at = counters.iter().position(|counter| counter.is(budget)).unwrap_or_else(|| {
                 counters.push(Counter::new(budget, now));
-                self.unloaded = true;
                 counters.len() - 1
             });
             if let Some(counter) = counters.get_mut(at) {
                 counter.roll(now);
+                self.unloaded |= !counter.spending.now().loaded;
             }
             let first = !limits.iter().any(|other: &Limit| other.key == by_key && other.at == at);
             limits.push(Limit { key: by_key, at, limit: budget.limit, per: budget.per, hard: budget.hard, first });
         }
         limits
+    }
+
+    /// A key, and all keys whose spending counts as its own; gives the name under which that is counted.
+    pub(super) fn line(&mut self, key: &KeyId, kin: &[KeyId]) -> KeyId {
+        let name = kin.first().unwrap_or(key);
+        let of = |id: &&KeyId| *id != name && !self.names.contains_key(*id);
+        let new: SmallVec<[&KeyId; 2]> = kin.iter().chain([key]).filter(of).collect();
+        for id in new {
+            self.names.insert(id.clone(), name.clone());
+        }
+        let own = match self.keys.entry(name.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Own { ids: SmallVec::from_iter([name.clone()]), ..Own::default() }),
+        };
+        for id in kin.iter().chain([key]) {
+            if !own.ids.contains(id) {
+                own.ids.push(id.clone());
+                // What was spent with it is not among what is known.
+                own.counters.iter_mut().for_each(|counter| counter.spending.now_mut().loaded = false);
+            }
+        }
+        name.clone()
+    }
+
+    /// Tokens that this month's fee includes.
+    pub(super) fn included(&mut self, billing: &Billing) -> u64 {
+        self.month.promised = billing.monthly.as_ref().map_or(0, |monthly| monthly.included_tokens);
+        self.month.months.now().included.unwrap_or(self.month.promised)
     }
 
     /// From now on its balance, or its month's tokens, are asked for.
@@ -167,7 +223,7 @@ impl Books {
         };
         for limit in limits.iter().filter(|limit| limit.hard) {
             let Some(counter) = self.counter(limit, key) else { continue };
-            if !counter.loaded && !blind {
+            if !counter.spending.now().loaded && !blind {
                 return Err(Spent::Unknown);
             }
             let spent = counter.spent() + counter.pending;
@@ -202,20 +258,26 @@ impl Books {
         key: Option<&KeyId>,
         prepaid: bool,
         (amount, overage): (Money, Money),
-        at: Timestamp,
+        (id, at): (PostingId, Timestamp),
     ) -> SmallVec<[Crossed; 1]> {
         let mut crossed = SmallVec::new();
+        if overage.is_positive() {
+            self.fresh.insert(id, overage);
+        }
         for limit in limits.iter() {
             let Some(counter) = self.counter_mut(limit, key) else { continue };
-            counter.roll(at);
-            // What ended just before midnight belongs to the day that is over.
-            let current = counter.number == period::number(counter.per, at);
-            if limit.first && current {
-                counter.unposted += amount;
-                counter.overage += overage;
+            let number = period::number(counter.per, at);
+            if counter.spending.number().is_some_and(|now| now < number) {
+                counter.roll(at);
             }
-            let (spent, before) = (counter.spent(), counter.spent() - amount - overage);
-            if !limit.hard && current && before <= limit.limit && spent > limit.limit {
+            // What ended just before midnight belongs to the day that is over.
+            let tally = counter.spending.made_at(number);
+            if limit.first {
+                tally.unposted += amount;
+                tally.fresh += overage;
+            }
+            let (spent, before) = (tally.spent(), tally.spent() - amount - overage);
+            if !limit.hard && before <= limit.limit && spent > limit.limit {
                 crossed.push(Crossed { key: limit.key, limit: limit.limit, per: limit.per, spent });
             }
         }
@@ -227,15 +289,20 @@ impl Books {
 
     /// A charge that was settled here has been posted.
     pub(super) fn posted(&mut self, charge: &Charge) {
-        let own = charge.key.as_ref().and_then(|key| self.keys.get_mut(key));
-        for counter in self.tenant.iter_mut().chain(own.into_iter().flatten()) {
-            let counts = counter.number == period::number(counter.per, charge.at)
-                && (counter.models.is_empty() || counter.models.iter().any(|model| matches(model, &charge.model)));
-            if counts {
+        let overage = self.fresh.remove(&charge.id).unwrap_or_default();
+        let own = charge.key.as_ref().and_then(|key| self.keys.get_mut(self.names.get(key).unwrap_or(key)));
+        for counter in self.tenant.iter_mut().chain(own.into_iter().flat_map(|own| &mut own.counters)) {
+            if !counter.models.is_empty() && !counter.models.iter().any(|model| matches(model, &charge.model)) {
+                continue;
+            }
+            if let Some(tally) = counter.spending.at(period::number(counter.per, charge.at)) {
                 // What was settled before the counter was there is in no `unposted`.
-                let moved = charge.amount.min(counter.unposted);
-                counter.unposted -= moved;
-                counter.posted += moved;
+                let moved = charge.amount.min(tally.unposted);
+                tally.unposted -= moved;
+                tally.posted += moved;
+                let moved = overage.min(tally.fresh);
+                tally.fresh -= moved;
+                tally.overage += moved;
             }
         }
         if self.balance.wanted {
@@ -243,10 +310,11 @@ impl Books {
             self.balance.unposted -= moved;
             self.balance.posted -= moved;
         }
-        if self.month.wanted && self.month.number == period::number(Period::Month, charge.at) {
-            let moved = charge.usage.total().0.min(self.month.unposted);
-            self.month.unposted -= moved;
-            self.month.posted += moved;
+        let month = self.month.months.at(period::number(Period::Month, charge.at)).filter(|_| self.month.wanted);
+        if let Some(month) = month {
+            let moved = charge.usage.total().0.min(month.unposted);
+            month.unposted -= moved;
+            month.posted += moved;
         }
     }
 
@@ -256,29 +324,32 @@ impl Books {
     }
 
     /// What a call turned out to be.
-    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage) {
+    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage, choices: u16) {
         if let Some(habit) = self.habits.get_mut(model) {
-            habit.learn(bytes, usage);
+            habit.learn(bytes, usage, choices);
         } else if self.habits.len() < HABITS_MAX {
             let mut habit = Habit::default();
-            habit.learn(bytes, usage);
+            habit.learn(bytes, usage, choices);
             self.habits.insert(model.clone(), habit);
         }
     }
 
     /// All counters, with whose they are.
-    pub(super) fn counters(&mut self) -> impl Iterator<Item = (Option<&KeyId>, &mut Counter)> {
-        let own = self.keys.iter_mut().flat_map(|(key, list)| list.iter_mut().map(move |counter| (Some(key), counter)));
+    pub(super) fn counters(&mut self) -> impl Iterator<Item = (Option<&[KeyId]>, &mut Counter)> {
+        let own = self.keys.values_mut().flat_map(|own| {
+            let Own { ids, counters } = own;
+            counters.iter_mut().map(|counter| (Some(ids.as_slice()), counter))
+        });
         self.tenant.iter_mut().map(|counter| (None, counter)).chain(own)
     }
 
     fn counter(&self, limit: &Limit, key: Option<&KeyId>) -> Option<&Counter> {
-        let list = if limit.key { self.keys.get(key?)? } else { &self.tenant };
+        let list = if limit.key { &self.keys.get(key?)?.counters } else { &self.tenant };
         list.get(limit.at)
     }
 
     fn counter_mut(&mut self, limit: &Limit, key: Option<&KeyId>) -> Option<&mut Counter> {
-        let list = if limit.key { self.keys.get_mut(key?)? } else { &mut self.tenant };
+        let list = if limit.key { &mut self.keys.get_mut(key?)?.counters } else { &mut self.tenant };
         list.get_mut(limit.at)
     }
 }
@@ -294,12 +365,8 @@ impl Counter {
         Self {
             per: budget.per,
             models: budget.models.clone().into(),
-            number: period::number(budget.per, now),
-            posted: Money::ZERO,
-            unposted: Money::ZERO,
-            overage: Money::ZERO,
+            spending: Dated::begun(period::number(budget.per, now)),
             pending: Money::ZERO,
-            loaded: false,
         }
     }
 
@@ -308,18 +375,25 @@ impl Counter {
         self.per == budget.per && *self.models == *budget.models
     }
 
-    /// What is spent, posted or not.
+    /// What is spent in the period that is, posted or not.
     pub(super) fn spent(&self) -> Money {
-        self.posted + self.unposted + self.overage
+        self.spending.now().spent()
     }
 
-    /// Begins a new period if it is time. What is reserved goes on into it: it will be spent there.
+    /// Goes on to the period of this time. What is reserved goes along: it will be spent there.
     pub(super) fn roll(&mut self, now: Timestamp) {
-        let number = period::number(self.per, now);
-        if number > self.number {
-            self.number = number;
-            (self.posted, self.unposted, self.overage) = (Money::ZERO, Money::ZERO, Money::ZERO);
-        }
+        // In one that only begins nothing is spent yet; of an earlier one the ledger must tell.
+        let begin = |before: &Tally| Tally { loaded: before.loaded, ..Tally::default() };
+        self.spending.turn(period::number(self.per, now), begin);
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// What is spent, posted or not.
+    pub(super) fn spent(&self) -> Money {
+        self.posted + self.unposted + self.overage + self.fresh
     }
 }
 
@@ -337,12 +411,21 @@ impl Balance {
 impl Included {
     /// Tokens used this month, those of calls under way included.
     pub(super) fn used(&mut self, now: Timestamp) -> u64 {
-        let number = period::number(Period::Month, now);
-        if number > self.number {
-            // The very first time nothing is known of the month.
-            self.loaded = self.loaded && self.number != 0;
-            (self.number, self.posted, self.unposted) = (number, 0, 0);
-        }
-        self.posted.saturating_add(self.unposted).saturating_add(self.pending)
+        let pending = self.pending;
+        let month = self.turn(now);
+        month.posted.saturating_add(month.unposted).saturating_add(pending)
+    }
+
+    /// Goes on to the month of this time.
+    pub(super) fn turn(&mut self, now: Timestamp) -> &Month {
+        let begin = |before: &Month| Month { loaded: before.loaded, ..Month::default() };
+        self.months.turn(period::number(Period::Month, now), begin);
+        self.months.now()
+    }
+
+    /// More was used, at this time.
+    pub(super) fn add(&mut self, tokens: u64, at: Timestamp) {
+        let month = self.months.made_at(period::number(Period::Month, at));
+        month.unposted = month.unposted.saturating_add(tokens);
     }
 }

@@ -41,8 +41,8 @@ impl Habit {
         (self.mean + high).ceil() as u64
     }
 
-    /// What one turned out to be.
-    pub(super) fn learn(&mut self, bytes: usize, usage: &Usage) {
+    /// What one with so many answers turned out to be.
+    pub(super) fn learn(&mut self, bytes: usize, usage: &Usage, choices: u16) {
         if usage.input.0 > 0 && bytes > 0 {
             let bytes = bytes as f64;
             let tokens = (usage.input.0 as f64).clamp(bytes / BYTES_PER_TOKEN.end(), bytes / BYTES_PER_TOKEN.start());
@@ -50,7 +50,8 @@ impl Habit {
             self.tokens += NEW * (tokens - self.tokens);
         }
         if usage.output.0 > 0 {
-            let off = usage.output.0.min(OUTPUT_MAX) as f64 - self.mean;
+            let each = usage.output.0 / u64::from(choices.max(1));
+            let off = each.min(OUTPUT_MAX) as f64 - self.mean;
             self.spread += NEW * (off.abs() - self.spread);
             self.mean += NEW * off;
         }
@@ -69,12 +70,12 @@ mod tests {
         assert_eq!((habit.input(400), habit.output(true), habit.output(false)), (100, 256, 640));
         for _ in 0..300 {
             let usage = Usage { input: Tokens(100), output: Tokens(20), ..Usage::default() };
-            habit.learn(300, &usage);
+            habit.learn(300, &usage, 1);
         }
         assert_eq!(habit.input(300), 100);
         assert!((20..=22).contains(&habit.output(true)), "{habit:?}");
         for _ in 0..300 {
-            habit.learn(300, &Usage { input: Tokens(u64::MAX), output: Tokens(u64::MAX), ..Usage::default() });
+            habit.learn(300, &Usage { input: Tokens(u64::MAX), output: Tokens(u64::MAX), ..Usage::default() }, 1);
         }
         assert!(habit.input(300) <= 300 && habit.output(true) <= OUTPUT_MAX, "{habit:?}");
     }

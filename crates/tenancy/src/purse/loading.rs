@@ -2,132 +2,203 @@
 //! balances are paid in and other nodes spend as well.
 //!
 //! Whoever posts charges does this as well, one after the other: then what is read of the ledger and what is settled here
-//! but not posted add up exactly.
+//! but not posted add up exactly. Many tenants are asked about at once, and no more than that before posting goes on.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use kernel::contract::Period;
 use kernel::store::Fault;
 use kernel::store::ledger::{self, Account as Side, Dimension, Filter, Ledger, Sum};
-use kernel::{Currency, Money, TenantId, Timestamp};
+use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
 
-use super::books::Books;
+use super::books::{Books, Counter};
+use super::fees::Known;
 use super::{Account, Purse, period};
 
+/// Bound: tenants asked about before posting goes on. A database takes so many names in one question, and answers in
+/// milliseconds.
+const AT_ONCE: usize = 500;
+
 /// What to ask the ledger about one tenant.
-struct Questions {
-    tenant: TenantId,
+pub(super) struct Questions {
+    pub(super) account: Arc<Account>,
     /// Which periods, by number.
-    periods: Vec<(Period, i64)>,
-    balance: bool,
-    currency: Currency,
+    pub(super) periods: Vec<(Period, i64)>,
+    pub(super) balance: bool,
+    /// Whether a fee includes tokens, and how many by the plan as it is.
+    pub(super) monthly: bool,
+    pub(super) included: u64,
+    pub(super) currency: Currency,
 }
 
 /// What it answered.
+#[derive(Default)]
 struct Answers {
-    sums: Vec<(Period, i64, Vec<Sum>)>,
-    balance: Option<ledger::Balance>,
+    sums: HashMap<TenantId, Vec<(Period, i64, Vec<Sum>)>>,
+    balances: HashMap<(TenantId, Currency), ledger::Balance>,
+    fees: HashMap<TenantId, Known>,
 }
 
 impl Purse {
     /// Asks the ledger about tenants that nothing is known of yet; with `again`, about all that were asked for something
-    /// since the last time. May be given up in the middle: what is left is done the next time.
+    /// since the last time as well. It asks about some hundreds and leaves the rest, [`unknown`](Self::unknown), to the next
+    /// time; those of which nothing is known come first. May be given up in the middle.
     ///
     /// # Errors
     /// When the ledger does not answer.
     pub async fn load(&self, ledger: &dyn Ledger, again: bool) -> Result<(), Fault> {
-        let mut touched: Vec<Arc<Account>> = Vec::new();
         if again {
-            let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-            touched.extend(accounts.values().filter(|account| account.touched.load(Ordering::Relaxed)).cloned());
+            self.want_again();
         }
-        loop {
-            let wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(account) = wanting.or_else(|| touched.pop()) else { return Ok(()) };
-            // From here on the next call that finds it not loaded puts it on the list again.
-            account.wanting.store(false, Ordering::Release);
-            account.touched.store(false, Ordering::Relaxed);
-            match account.questions().ask(ledger).await {
-                Ok(answers) => {
-                    account.lock().load(&answers);
-                    self.ledger_failed(false);
+        let some: Vec<Questions> = {
+            let mut wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner);
+            let from = wanting.len().saturating_sub(AT_ONCE);
+            wanting.drain(from..).map(Questions::about).collect()
+        };
+        if some.is_empty() {
+            return Ok(());
+        }
+        match self.ask(ledger, &some).await {
+            Ok(answers) => {
+                for asked in &some {
+                    asked.account.lock().load(asked, &answers);
                 }
-                Err(fault) => {
+                self.ledger_failed(false);
+                Ok(())
+            }
+            Err(fault) => {
+                for Questions { account, .. } in &some {
                     account.touched.store(true, Ordering::Relaxed);
-                    self.ledger_failed(true);
                     let unloaded = account.lock().unloaded;
-                    self.want(unloaded, &account);
-                    return Err(fault);
+                    self.want(unloaded, account);
                 }
+                self.ledger_failed(true);
+                Err(fault)
             }
         }
     }
 
-    /// Tenants that the ledger has not been asked about.
+    /// Tenants that the ledger has not been asked about, or not lately.
     pub fn unknown(&self) -> usize {
         self.wanting.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
-}
 
-impl Account {
-    fn questions(&self) -> Questions {
-        let mut books = self.lock();
-        let month = books.month.wanted.then_some((Period::Month, books.month.number));
-        let mut periods: Vec<_> =
-            books.counters().map(|(_, counter)| (counter.per, counter.number)).chain(month).collect();
-        periods.sort_unstable();
-        periods.dedup();
-        Questions { tenant: self.tenant.clone(), periods, balance: books.balance.wanted, currency: books.currency }
+    /// Puts all that were asked for something behind those of which nothing is known.
+    fn want_again(&self) {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        let touched = accounts.values().filter(|account| account.touched.load(Ordering::Relaxed));
+        let again: Vec<_> = touched.filter(|account| !account.wanting.swap(true, Ordering::AcqRel)).cloned().collect();
+        drop(accounts);
+        self.wanting.lock().unwrap_or_else(PoisonError::into_inner).splice(0..0, again);
+    }
+
+    /// One question for each period of all, one for all balances, and what their fees include.
+    async fn ask(&self, ledger: &dyn Ledger, some: &[Questions]) -> Result<Answers, Fault> {
+        let mut periods: BTreeMap<(Period, i64), Vec<TenantId>> = BTreeMap::new();
+        for asked in some {
+            for of in &asked.periods {
+                periods.entry(*of).or_default().push(asked.account.tenant.clone());
+            }
+        }
+        let mut answers = Answers::default();
+        for ((per, number), tenants) in periods {
+            for sum in ledger.sums(&within(per, number, tenants.clone()), &BY).await? {
+                let Some(tenant) = sum.of.first().and_then(Option::as_deref).map(TenantId::new) else { continue };
+                let of = answers.sums.entry(tenant).or_default();
+                match of.last_mut().filter(|(other, nth, _)| (*other, *nth) == (per, number)) {
+                    Some((_, _, sums)) => sums.push(sum),
+                    None => of.push((per, number, vec![sum])),
+                }
+            }
+        }
+        let paying = some.iter().filter(|asked| asked.balance);
+        let sides: Vec<Side> = paying.map(|asked| Side::Tenant(asked.account.tenant.clone())).collect();
+        if !sides.is_empty() {
+            for (side, currency, balance) in ledger.balances_of(&sides).await? {
+                if let Side::Tenant(tenant) = side {
+                    answers.balances.insert((tenant, currency), balance);
+                }
+            }
+        }
+        if let Some(fees) = self.fees.get() {
+            answers.fees = fees.ask(ledger, some).await?;
+        }
+        Ok(answers)
     }
 }
 
+/// What spending is split by.
+const BY: [Dimension; 3] = [Dimension::Tenant, Dimension::Key, Dimension::Model];
+
+/// The charges of some tenants in a period.
+pub(super) fn within(per: Period, number: i64, tenants: Vec<TenantId>) -> Filter {
+    let until = (per != Period::Total).then(|| period::begin(per, number + 1));
+    Filter { tenants, from: Some(period::begin(per, number)), until, ..Filter::default() }
+}
+
 impl Questions {
-    async fn ask(&self, ledger: &dyn Ledger) -> Result<Answers, Fault> {
-        let mut sums = Vec::with_capacity(self.periods.len());
-        for (per, number) in &self.periods {
-            let (from, until) = (period::begin(*per, *number), period::begin(*per, number + 1));
-            let until = (*per != Period::Total).then_some(until);
-            let filter = Filter { tenant: Some(self.tenant.clone()), from: Some(from), until, ..Filter::default() };
-            let mut found = ledger.sums(&filter, &[Dimension::Key, Dimension::Model]).await?;
-            found.retain(|sum| sum.currency == self.currency);
-            sums.push((*per, *number, found));
-        }
-        let side = Side::Tenant(self.tenant.clone());
-        let balance = if self.balance { Some(ledger.balance(&side, self.currency).await?) } else { None };
-        Ok(Answers { sums, balance })
+    /// From here on the next call that finds something missing puts the account on the list again.
+    fn about(account: Arc<Account>) -> Self {
+        account.wanting.store(false, Ordering::Release);
+        account.touched.store(false, Ordering::Relaxed);
+        let mut books = account.lock();
+        let number = books.month.months.number().filter(|_| books.month.wanted);
+        let month = number.map(|number| (Period::Month, number));
+        let of = |(_, counter): (_, &mut Counter)| Some((counter.per, counter.spending.number()?));
+        let mut periods: Vec<_> = books.counters().filter_map(of).chain(month).collect();
+        periods.sort_unstable();
+        periods.dedup();
+        let (balance, monthly, currency) = (books.balance.wanted, books.month.wanted, books.currency);
+        let included = books.month.promised;
+        drop(books);
+        Self { account, periods, balance, monthly, included, currency }
     }
 }
 
 impl Books {
     /// Whether the ledger has told all there is to know.
     fn loaded(&mut self) -> bool {
-        let rest = (self.balance.loaded || !self.balance.wanted) && (self.month.loaded || !self.month.wanted);
-        rest && self.counters().all(|(_, counter)| counter.loaded)
+        let rest =
+            (self.balance.loaded || !self.balance.wanted) && (self.month.months.now().loaded || !self.month.wanted);
+        rest && self.counters().all(|(_, counter)| counter.spending.now().loaded)
     }
 
-    fn load(&mut self, answers: &Answers) {
-        for (per, number, sums) in &answers.sums {
-            for (key, counter) in self.counters() {
-                // A period may have ended meanwhile: then what was asked is of no use.
-                if counter.per != *per || counter.number != *number {
-                    continue;
-                }
-                let counts = |sum: &&Sum| {
-                    let part = |nth: usize| sum.of.get(nth).and_then(Option::as_deref);
-                    let model = |pattern: &String| kernel::contract::matches(pattern, part(1).unwrap_or_default());
-                    (key.is_none() || part(0) == key.map(|key| key.as_str()))
-                        && (counter.models.is_empty() || counter.models.iter().any(model))
+    fn load(&mut self, asked: &Questions, answers: &Answers) {
+        let tenant = &asked.account.tenant;
+        let told = answers.sums.get(tenant).map(Vec::as_slice).unwrap_or_default();
+        let fees = answers.fees.get(tenant);
+        for (per, number) in &asked.periods {
+            let sums = told.iter().find(|(other, nth, _)| (other, nth) == (per, number));
+            let sums = sums.map(|(_, _, sums)| sums.as_slice()).unwrap_or_default();
+            let sums = || sums.iter().filter(|sum| sum.currency == asked.currency);
+            for (keys, counter) in self.counters() {
+                let Counter { per: own, models, spending, .. } = counter;
+                // A period may have ended meanwhile: then it is hardly of use.
+                let Some(tally) = spending.at(*number).filter(|_| own == per) else { continue };
+                let counts = |key: Option<&str>, model: Option<&str>| {
+                    keys.is_none_or(|keys| keys.iter().any(|own| Some(own.as_str()) == key))
+                        && (models.is_empty()
+                            || models.iter().any(|one| kernel::contract::matches(one, model.unwrap_or_default())))
                 };
-                counter.posted = sums.iter().filter(counts).map(|sum| sum.amount).sum();
-                counter.loaded = true;
+                let part = |sum: &Sum, nth: usize| sum.of.get(nth).cloned().flatten();
+                let counted = sums().filter(|sum| counts(part(sum, 1).as_deref(), part(sum, 2).as_deref()));
+                tally.posted = counted.map(|sum| sum.amount).sum();
+                if let Some(known) = fees {
+                    tally.overage = known.overage(*per, *number, counts);
+                }
+                tally.loaded = true;
             }
-            if *per == Period::Month && self.month.wanted && self.month.number == *number {
-                self.month.posted = sums.iter().map(|sum| sum.usage.total().0).sum();
-                self.month.loaded = true;
+            let month = self.month.months.at(*number).filter(|_| *per == Period::Month && self.month.wanted);
+            if let Some(month) = month {
+                month.posted = fees.map_or_else(|| sums().map(|sum| sum.usage.total().0).sum(), |known| known.used);
+                month.included = fees.and_then(|known| known.included);
+                month.loaded = true;
             }
         }
-        if let Some(balance) = answers.balance {
+        if asked.balance {
+            let balance = answers.balances.get(&(tenant.clone(), asked.currency)).copied().unwrap_or_default();
             self.balance.posted = balance.credits - balance.debits;
             self.balance.loaded = true;
         }
@@ -138,7 +209,7 @@ impl Books {
 /// What is known of one tenant's money, for the admin API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Whose: a key's id, or the tenant's.
+    /// Whose: the tenant's, or a key's by the id of the first of its line.
     pub key: Option<String>,
     /// Per what.
     pub per: Period,
@@ -158,15 +229,15 @@ impl Purse {
         let Some(account) = self.known(tenant) else { return (Vec::new(), None) };
         let mut books = account.lock();
         let balance = books.balance.wanted.then(|| books.balance.left());
-        let view = |(key, counter): (Option<&kernel::KeyId>, &mut super::books::Counter)| {
+        let view = |(keys, counter): (Option<&[KeyId]>, &mut Counter)| {
             counter.roll(now);
             View {
-                key: key.map(|key| key.as_str().to_owned()),
+                key: keys.and_then(<[KeyId]>::first).map(|key| key.as_str().to_owned()),
                 per: counter.per,
                 models: counter.models.to_vec(),
                 spent: counter.spent(),
                 pending: counter.pending,
-                loaded: counter.loaded,
+                loaded: counter.spending.now().loaded,
             }
         };
         (books.counters().map(view).collect(), balance)

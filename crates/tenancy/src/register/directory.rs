@@ -103,6 +103,7 @@ impl Directory {
         // Stable: of two with one hash the one gathered first stays, which is the config's.
         entries.sort_by_key(|entry| entry.hash);
         entries.dedup_by(|later, kept| later.hash == kept.hash);
+        bring_together(&mut entries);
         let bits = usize::BITS - entries.len().leading_zeros();
         let mut starts = vec![0u32; (1 << bits) + 1];
         for entry in &entries {
@@ -273,6 +274,32 @@ impl Directory {
             }
         }
         self.gone = gone;
+    }
+}
+
+/// Tells keys of those that have taken their place, so that all of a line count what all of it spend.
+fn bring_together(entries: &mut [Entry]) {
+    let mut lines: HashMap<(u32, KeyId), Vec<KeyId>> = HashMap::new();
+    let mut names: HashMap<(u32, KeyId), KeyId> = HashMap::new();
+    for entry in entries.iter() {
+        let Some(terms) = entry.terms.as_ref() else { continue };
+        let Some(first) = terms.kin.first() else { continue };
+        let line = lines.entry((entry.tenant, first.clone())).or_default();
+        for id in terms.kin.iter().chain([&entry.id]).filter(|id| !line.contains(id)).cloned().collect::<Vec<_>>() {
+            names.insert((entry.tenant, id.clone()), first.clone());
+            line.push(id);
+        }
+    }
+    if lines.is_empty() {
+        return;
+    }
+    let lines: HashMap<_, Arc<[KeyId]>> = lines.into_iter().map(|(name, ids)| (name, ids.into())).collect();
+    for entry in entries {
+        let name = names.get(&(entry.tenant, entry.id.clone()));
+        let line = name.and_then(|name| lines.get(&(entry.tenant, name.clone())));
+        if let (Some(line), Some(terms)) = (line, entry.terms.as_mut()) {
+            *terms = Arc::new(Terms { kin: Arc::clone(line), ..Terms::clone(terms) });
+        }
     }
 }
 

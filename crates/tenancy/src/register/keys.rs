@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Register;
 use super::gather::key_terms;
-use crate::directory::KeySettings;
+use crate::directory::{FORMER_MAX, KeySettings};
 use crate::{NewKey, Refused, key, shape, when};
 
 /// A key just made, with all of it: the only time it can be seen.
@@ -114,7 +114,8 @@ impl Register {
         let settings: KeySettings = shape::kept(&old.terms, key_columns(&old)).map_err(Refused::Broken)?;
         let name = std::mem::take(&mut old.name);
         // The new one comes first, and under another name: whatever happens between the steps, a key is in force.
-        let another = KeySettings { name: format!("{name} (new)"), expires: None, ..settings };
+        let former = line(&settings.former, id);
+        let another = KeySettings { name: format!("{name} (new)"), expires: None, former, ..settings };
         let mut made = self.enter_key(tenant, &another, Some(id.clone())).await?;
         let until = Timestamp::now().millis().saturating_add(i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
         old.expires = Some(old.expires.map_or(Timestamp(until), |expires| expires.min(Timestamp(until))));
@@ -217,6 +218,15 @@ fn key_columns(row: &KeyRow) -> Map<String, Value> {
         fields.insert("expires".into(), when::text(expires).into());
     }
     fields
+}
+
+/// The keys of a line up to this one. The first stays, as the line is called by it.
+pub(super) fn line(former: &[String], id: &KeyId) -> Vec<String> {
+    let mut line: Vec<String> = former.iter().cloned().chain([id.as_str().to_owned()]).collect();
+    if line.len() > FORMER_MAX {
+        line.drain(1..=line.len() - FORMER_MAX);
+    }
+    line
 }
 
 fn named(fault: Fault, name: &str) -> Refused {

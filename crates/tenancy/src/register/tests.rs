@@ -233,6 +233,32 @@ async fn the_copy_lets_those_in_who_were_known_and_a_damaged_one_lets_nobody_in(
 }
 
 #[tokio::test]
+async fn keys_of_a_rotation_know_each_other_and_go_on_to_after_the_old_one_is_gone() {
+    let store = Arc::new(Memory::default());
+    let register = register(&store, None);
+    let (tenant, hour) = (TenantId::new("acme"), Duration::from_secs(3600));
+    let first = acme(&register, "ci").await;
+    let other = acme(&register, "other").await;
+    let (second, _) = register.rotate_key(&tenant, &first.row.id, hour).await.unwrap();
+    let (third, _) = register.rotate_key(&tenant, &second.row.id, hour).await.unwrap();
+    let kin = |made: &MadeKey| register.find(made.key.expose()).unwrap().terms.kin.to_vec();
+    let line = [&first, &second, &third].map(|made| made.row.id.clone());
+    for made in [&first, &second, &third] {
+        let mut found = kin(made);
+        assert_eq!(found.first(), Some(&line[0]), "called by the first");
+        found.sort();
+        let mut expected = line.to_vec();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+    assert!(kin(&other).is_empty());
+    register.revoke_key(&tenant, &first.row.id).await.unwrap();
+    assert_eq!(kin(&third).len(), 3, "what was spent with it is spent");
+    let long: Vec<String> = (0..60).fold(Vec::new(), |line, nth| keys::line(&line, &KeyId::new(format!("k{nth}"))));
+    assert_eq!((long.len(), &*long[0], &*long[49]), (50, "k0", "k59"));
+}
+
+#[tokio::test]
 async fn the_store_is_told_of_keys_that_were_used_and_of_no_others() {
     let store = Arc::new(Memory::default());
     let register = register(&store, None);

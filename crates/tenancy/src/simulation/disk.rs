@@ -277,12 +277,16 @@ impl Ledger for Disk {
             return Box::pin(std::future::ready(Err(Fault::Down("gone".into()))));
         }
         let within = |charge: &&Charge| {
-            filter.tenant.as_ref() == Some(&charge.tenant)
+            filter.tenants.contains(&charge.tenant)
                 && filter.from.is_none_or(|from| charge.at >= from)
                 && filter.until.is_none_or(|until| charge.at < until)
         };
         let sums = kept.charges.values().filter(within).map(|charge| Sum {
-            of: vec![charge.key.as_ref().map(ToString::to_string), Some(charge.model.to_string())],
+            of: vec![
+                Some(charge.tenant.to_string()),
+                charge.key.as_ref().map(ToString::to_string),
+                Some(charge.model.to_string()),
+            ],
             calls: 1,
             estimated: 0,
             usage: Usage { input: Tokens(0), ..charge.usage },
@@ -294,13 +298,17 @@ impl Ledger for Disk {
         Box::pin(std::future::ready(Ok(sums)))
     }
 
-    fn balance<'a>(&'a self, account: &'a Account, _: Currency) -> Stored<'a, Balance> {
+    fn balances_of<'a>(&'a self, accounts: &'a [Account]) -> Stored<'a, Vec<(Account, Currency, Balance)>> {
         let gone = {
             let kept = self.kept.lock().unwrap();
             kept.down || kept.dead
         };
-        let moved = self.moved(account);
+        let moved = accounts.iter().map(|account| (account.clone(), Currency::USD, self.moved(account))).collect();
         Box::pin(std::future::ready(if gone { Err(Fault::Down("gone".into())) } else { Ok(moved) }))
+    }
+
+    fn balance<'a>(&'a self, _: &'a Account, _: Currency) -> Stored<'a, Balance> {
+        unreachable!("nobody asks for it here")
     }
 
     fn charges<'a>(&'a self, _: &'a Filter, _: Option<(Timestamp, PostingId)>, _: u32) -> Stored<'a, Vec<Charge>> {

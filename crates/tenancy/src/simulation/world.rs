@@ -371,6 +371,7 @@ fn request(call: usize, tenant: usize, stream: bool) -> (Ctx, Attempt) {
         payload: Arc::new(payload),
         affinity: None,
         output_max: None,
+        choices: 1,
         forward: Arc::new([]),
         plain: None,
     };

@@ -123,10 +123,13 @@ pub(super) async fn sums_and_charges_are_what_a_filter_lets_through(one: Shared,
         Filter { until: Some(hour), ..Filter::default() },
         Filter { from: Some(hour), until: Some(later), tenant: Some(TenantId::new("lab")), ..Filter::default() },
         Filter { tenant: Some(TenantId::new("nobody")), ..Filter::default() },
+        Filter { tenants: vec![TenantId::new("lab"), TenantId::new("nobody")], ..Filter::default() },
+        Filter { tenants: ["acme", "lab"].map(TenantId::new).into(), from: Some(hour), ..Filter::default() },
     ];
     for filter in filters {
         let through = |charge: &&Charge| {
             filter.tenant.as_ref().is_none_or(|tenant| *tenant == charge.tenant)
+                && (filter.tenants.is_empty() || filter.tenants.contains(&charge.tenant))
                 && filter.key.as_ref().is_none_or(|key| Some(key) == charge.key.as_ref())
                 && filter.model.as_ref().is_none_or(|model| *model == charge.model)
                 && filter.tag.as_deref().is_none_or(|tag| Some(tag) == charge.tag.as_deref())
@@ -201,6 +204,11 @@ pub(super) async fn accounts_balance_to_the_last_part_of_a_unit(one: Shared, two
     let total = Money::parse("123456789012348.250000000001").unwrap();
     let balance = two.balance(&acme, Currency::USD).await.unwrap();
     assert_eq!((balance.debits, balance.credits), (total, total));
+    let some = [acme.clone(), Account::Tenant(TenantId::new("nobody"))];
+    let of: Vec<_> = two.balances().await.unwrap().into_iter().filter(|(account, ..)| *account == acme).collect();
+    assert!(!of.is_empty());
+    assert_eq!(two.balances_of(&some).await.unwrap(), of);
+    assert_eq!(two.balances_of(&[]).await.unwrap(), []);
     let balances = two.balances().await.unwrap();
     let accounts: Vec<_> =
         balances.iter().map(|(account, currency, _)| (account.name(), currency.to_string())).collect();

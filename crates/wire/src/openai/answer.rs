@@ -31,10 +31,25 @@ struct Fields<'a> {
 #[derive(Deserialize, Default)]
 struct Details {
     cached_tokens: Option<u64>,
-    /// Wire: servers that pass Anthropic's caching on report here what was written to it.
+    /// What of the cached ones was sound.
+    cached_tokens_details: Option<Cached>,
+    /// Wire: servers that pass Anthropic's caching on report here what was written to it; OpenRouter in other words.
+    #[serde(alias = "cache_write_tokens")]
     cache_creation_tokens: Option<u64>,
     reasoning_tokens: Option<u64>,
     audio_tokens: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+struct Cached {
+    audio_tokens: Option<u64>,
+}
+
+/// Wire: Anthropic splits what was written to its cache by how long it is kept.
+#[derive(Deserialize, Default)]
+struct Written {
+    ephemeral_5m_input_tokens: Option<u64>,
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -43,9 +58,20 @@ struct Counts {
     completion_tokens: Option<u64>,
     prompt_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
+    /// OpenAI's newer endpoints say the same in these words.
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    #[serde(alias = "input_token_details")]
+    input_tokens_details: Option<Details>,
+    #[serde(alias = "output_token_details")]
+    output_tokens_details: Option<Details>,
     /// Wire: LiteLLM and OpenRouter report Anthropic's cache in Anthropic's own words, beside or in place of the details.
     cache_creation_input_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
+    cache_creation: Option<Written>,
+    /// Wire: Volcengine and, in other words, DashScope count the images that they made.
+    #[serde(alias = "image_count")]
+    generated_images: Option<u64>,
 }
 
 const USAGE_KEY: &[u8] = b"\"usage\"";
@@ -60,8 +86,19 @@ impl Counts {
                 "completion_tokens" => once(&mut counts.completion_tokens, number(raw)?)?,
                 "prompt_tokens_details" => once(&mut counts.prompt_tokens_details, Details::scanned(raw)?)?,
                 "completion_tokens_details" => once(&mut counts.completion_tokens_details, Details::scanned(raw)?)?,
+                "input_tokens" => once(&mut counts.input_tokens, number(raw)?)?,
+                "output_tokens" => once(&mut counts.output_tokens, number(raw)?)?,
+                "input_tokens_details" | "input_token_details" => {
+                    once(&mut counts.input_tokens_details, Details::scanned(raw)?)?;
+                }
+                "output_tokens_details" | "output_token_details" => {
+                    once(&mut counts.output_tokens_details, Details::scanned(raw)?)?;
+                }
                 "cache_creation_input_tokens" => once(&mut counts.cache_creation_input_tokens, number(raw)?)?,
                 "cache_read_input_tokens" => once(&mut counts.cache_read_input_tokens, number(raw)?)?,
+                "generated_images" | "image_count" => once(&mut counts.generated_images, number(raw)?)?,
+                // Rare enough for a parser.
+                "cache_creation" if raw != "null" => return Err(GivenUp),
                 _ => {}
             }
         }
@@ -78,7 +115,10 @@ impl Details {
         while let Some((name, raw)) = members.next()? {
             match name {
                 "cached_tokens" => once(&mut details.cached_tokens, number(raw)?)?,
-                "cache_creation_tokens" => once(&mut details.cache_creation_tokens, number(raw)?)?,
+                "cached_tokens_details" if raw != "null" => return Err(GivenUp),
+                "cache_creation_tokens" | "cache_write_tokens" => {
+                    once(&mut details.cache_creation_tokens, number(raw)?)?
+                }
                 "reasoning_tokens" => once(&mut details.reasoning_tokens, number(raw)?)?,
                 "audio_tokens" => once(&mut details.audio_tokens, number(raw)?)?,
                 _ => {}
@@ -134,7 +174,7 @@ fn last_usage(object: &[u8]) -> Option<Usage> {
     let value = std::str::from_utf8(value).ok()?;
     let parsed = |_| Counts::deserialize(&mut serde_json::Deserializer::from_str(value));
     let counts = scan::leading_object(value).and_then(Counts::scanned).or_else(parsed).ok()?;
-    counts.prompt_tokens?;
+    counts.prompt_tokens.or(counts.input_tokens)?;
     counted(counts)
 }
 
@@ -153,19 +193,34 @@ pub(crate) fn usage(raw: &str) -> Option<Usage> {
     counted(scan::object(raw).and_then(Counts::scanned).or_else(|_| serde_json::from_str(raw)).ok()?)
 }
 
+/// One report, whose parts are never more than what they are part of and in no class twice.
 fn counted(counts: Counts) -> Option<Usage> {
-    counts.prompt_tokens.or(counts.completion_tokens)?;
-    let read = counts.prompt_tokens_details.unwrap_or_default();
-    let written = counts.completion_tokens_details.unwrap_or_default();
-    let tokens = |said: Option<u64>, otherwise: Option<u64>| Tokens(said.or(otherwise).unwrap_or(0));
+    let (input, output) =
+        (counts.prompt_tokens.or(counts.input_tokens), counts.completion_tokens.or(counts.output_tokens));
+    input.or(output).or(counts.generated_images)?;
+    // Anthropic's own words leave what is cached out of what is read; all others count it in.
+    let apart = counts.prompt_tokens.is_none() && counts.input_tokens_details.is_none();
+    let read = counts.prompt_tokens_details.or(counts.input_tokens_details).unwrap_or_default();
+    let written = counts.completion_tokens_details.or(counts.output_tokens_details).unwrap_or_default();
+    let split = counts.cache_creation.map(|split| {
+        let [short, long] =
+            [split.ephemeral_5m_input_tokens, split.ephemeral_1h_input_tokens].map(Option::unwrap_or_default);
+        short.saturating_add(long)
+    });
+    let cached = read.cached_tokens.or(counts.cache_read_input_tokens).unwrap_or(0);
+    let cache_write = read.cache_creation_tokens.or(counts.cache_creation_input_tokens).or(split).unwrap_or(0);
+    let beside = if apart { cached.saturating_add(cache_write) } else { 0 };
+    // Sound that was found in the cache is charged as cached.
+    let cached_sound = read.cached_tokens_details.and_then(|of| of.audio_tokens).unwrap_or(0);
     Some(Usage {
-        input: tokens(counts.prompt_tokens, None),
-        cached: tokens(read.cached_tokens, counts.cache_read_input_tokens),
-        cache_write: tokens(read.cache_creation_tokens, counts.cache_creation_input_tokens),
-        audio_input: tokens(read.audio_tokens, None),
-        output: tokens(counts.completion_tokens, None),
-        reasoning: tokens(written.reasoning_tokens, None),
-        audio_output: tokens(written.audio_tokens, None),
+        input: Tokens(input.unwrap_or(0).saturating_add(beside)),
+        cached: Tokens(cached),
+        cache_write: Tokens(cache_write),
+        audio_input: Tokens(read.audio_tokens.unwrap_or(0).saturating_sub(cached_sound)),
+        output: Tokens(output.unwrap_or(0)),
+        reasoning: Tokens(written.reasoning_tokens.unwrap_or(0)),
+        audio_output: Tokens(written.audio_tokens.unwrap_or(0)),
+        images: u32::try_from(counts.generated_images.unwrap_or(0)).unwrap_or(u32::MAX),
         ..Usage::default()
     })
 }
@@ -208,6 +263,58 @@ mod tests {
             ..Usage::default()
         };
         assert_eq!(read(body), Answer::Good(Some(expected)));
+    }
+
+    /// Input, cached, written to a cache, sound read, output, thought, sound spoken, images.
+    fn classes(raw: &str) -> [u64; 8] {
+        let Answer::Good(Some(found)) = read(format!(r#"{{"usage":{raw}}}"#).as_bytes()) else { panic!("{raw}") };
+        assert_eq!(usage(raw), Some(found), "a stream's report reads the same: {raw}");
+        let Usage { input, cached, cache_write, audio_input, output, reasoning, audio_output, images, .. } = found;
+        let tokens = [input, cached, cache_write, audio_input, output, reasoning, audio_output].map(|tokens| tokens.0);
+        let [a, b, c, d, e, f, g] = tokens;
+        [a, b, c, d, e, f, g, u64::from(images)]
+    }
+
+    #[test]
+    fn newer_words_for_the_same_classes_are_read() {
+        let check = |raw: &str, expected: [u64; 8]| assert_eq!(classes(raw), expected, "{raw}");
+        let newer = r#"{"input_tokens":100,"input_tokens_details":{"cached_tokens":10,"audio_tokens":20,"image_tokens":30},
+            "output_tokens":50,"output_tokens_details":{"reasoning_tokens":5,"audio_tokens":6,"image_tokens":7},"total_tokens":150}"#;
+        check(newer, [100, 10, 0, 20, 50, 5, 6, 0]);
+        let heard = r#"{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":0,"audio_tokens":14},"output_tokens":45}"#;
+        check(heard, [14, 0, 0, 14, 45, 0, 0, 0]);
+        check(
+            r#"{"prompt_tokens":9,"input_tokens":7,"completion_tokens":3,"output_tokens":2}"#,
+            [9, 0, 0, 0, 3, 0, 0, 0],
+        );
+        check(r#"{"input_tokens":null,"output_tokens":3,"input_tokens_details":null}"#, [0, 0, 0, 0, 3, 0, 0, 0]);
+    }
+
+    #[test]
+    fn sound_found_in_the_cache_is_cached_and_no_sound_beside() {
+        let raw = r#"{"prompt_tokens":100,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":50,"audio_tokens":60,
+            "cached_tokens_details":{"text_tokens":0,"audio_tokens":50}}}"#;
+        assert_eq!(classes(raw), [100, 50, 0, 10, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_anthropic_counts_beside_the_input_is_part_of_ours() {
+        let own = r#"{"input_tokens":10,"cache_creation_input_tokens":30,"cache_read_input_tokens":20,"output_tokens":5,
+            "cache_creation":{"ephemeral_5m_input_tokens":25,"ephemeral_1h_input_tokens":5}}"#;
+        assert_eq!(classes(own), [60, 20, 30, 0, 5, 0, 0, 0]);
+        let split = r#"{"input_tokens":10,"output_tokens":5,"cache_creation":{"ephemeral_5m_input_tokens":25,"ephemeral_1h_input_tokens":5}}"#;
+        assert_eq!(classes(split), [40, 0, 30, 0, 5, 0, 0, 0]);
+        let passed_on = r#"{"prompt_tokens":60,"completion_tokens":5,"cache_creation_input_tokens":30,"cache_read_input_tokens":20}"#;
+        assert_eq!(classes(passed_on), [60, 20, 30, 0, 5, 0, 0, 0]);
+        let routed = r#"{"prompt_tokens":60,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20,"cache_write_tokens":30}}"#;
+        assert_eq!(classes(routed), [60, 20, 30, 0, 5, 0, 0, 0]);
+    }
+
+    #[test]
+    fn images_made_are_counted_where_the_backend_counts_them() {
+        assert_eq!(classes(r#"{"prompt_tokens":1,"completion_tokens":2,"generated_images":3}"#)[7], 3);
+        assert_eq!(classes(r#"{"image_count":4}"#), [0, 0, 0, 0, 0, 0, 0, 4]);
+        assert_eq!(usage("{}"), None);
     }
 
     #[test]

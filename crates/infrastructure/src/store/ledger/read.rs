@@ -4,6 +4,7 @@ use kernel::Currency;
 use kernel::store::ledger::{Account, Balance, Charge, Filter, PostingId, Transfer};
 use kernel::time::Timestamp;
 use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
 
 use super::rows::{account, read_charge, read_transfer};
 use crate::store::Store;
@@ -30,6 +31,7 @@ const TRANSFER: &str = "SELECT id, at, cause, debit, credit, units, pico, curren
                         FROM transfers WHERE id = $1";
 const BALANCE: &str = "SELECT debit_units, debit_pico, credit_units, credit_pico FROM accounts \
                        WHERE name = $1 AND currency = $2";
+const BALANCES_OF: &str = "SELECT name, currency, debit_units, debit_pico, credit_units, credit_pico FROM accounts";
 const BALANCES: &str = "SELECT name, currency, debit_units, debit_pico, credit_units, credit_pico FROM accounts \
                         ORDER BY name, currency";
 
@@ -94,16 +96,31 @@ impl Store {
         row.map_or(Ok(Balance::default()), |row| read_balance(&mut Columns::of(&row)))
     }
 
+    pub(super) async fn find_balances(
+        &self,
+        accounts: &[Account],
+    ) -> Result<Vec<(Account, Currency, Balance)>, Failure> {
+        let mut condition = Condition::all();
+        condition.any_of("name", accounts.iter().map(Account::name));
+        condition.say(" ORDER BY name, currency");
+        let sql = format!("{BALANCES_OF}{}", condition.sql);
+        let mut session = self.reading(self.long("find balances")).await?;
+        let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
+        session.done();
+        rows.iter().map(named_balance).collect()
+    }
+
     pub(super) async fn list_balances(&self) -> Result<Vec<(Account, Currency, Balance)>, Failure> {
         let mut session = self.reading(self.long("list balances")).await?;
         let rows = session.rows(sqlx::query(BALANCES)).await?;
         session.done();
-        let one = |row| {
-            let mut columns = Columns::of(row);
-            Ok((account(columns.text()?)?, columns.currency()?, read_balance(&mut columns)?))
-        };
-        rows.iter().map(one).collect()
+        rows.iter().map(named_balance).collect()
     }
+}
+
+fn named_balance(row: &AnyRow) -> Result<(Account, Currency, Balance), Failure> {
+    let mut columns = Columns::of(row);
+    Ok((account(columns.text()?)?, columns.currency()?, read_balance(&mut columns)?))
 }
 
 fn read_balance(columns: &mut Columns<'_>) -> Result<Balance, Failure> {
@@ -115,7 +132,10 @@ fn read_balance(columns: &mut Columns<'_>) -> Result<Balance, Failure> {
 impl Condition {
     /// What a filter lets through, by a column of time.
     pub(super) fn of(filter: &Filter, time: &'static str) -> Self {
-        let mut condition = Self { sql: " WHERE 1 = 1".into(), values: Vec::new() };
+        let mut condition = Self::all();
+        if !filter.tenants.is_empty() {
+            condition.any_of("tenant", filter.tenants.iter().map(|tenant| tenant.as_str().to_owned()));
+        }
         let texts = [
             (" AND tenant = ", filter.tenant.as_ref().map(|tenant| tenant.as_str())),
             (" AND key = ", filter.key.as_ref().map(|key| key.as_str())),
@@ -135,6 +155,22 @@ impl Condition {
             }
         }
         condition
+    }
+
+    fn all() -> Self {
+        Self { sql: " WHERE 1 = 1".into(), values: Vec::new() }
+    }
+
+    /// A column is one of these; of none, nothing is.
+    fn any_of(&mut self, column: &'static str, texts: impl Iterator<Item = String>) {
+        self.say(" AND ");
+        self.say(column);
+        let mut before = " IN (";
+        for text in texts {
+            self.text(before, text);
+            before = ", ";
+        }
+        self.say(if before == ", " { ")" } else { " IN (NULL)" });
     }
 
     /// The condition with its word, to stand after a table.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kernel::store::ledger::{Dimension, Filter, Sum};
-use kernel::{Currency, Money, Tokens, Usage};
+use kernel::{Currency, Money};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
@@ -94,19 +94,7 @@ fn together(sums: Vec<Sum>) -> Vec<Sum> {
 }
 
 fn add(to: &mut Sum, sum: &Sum) {
-    let tokens = |a: Tokens, b: Tokens| Tokens(a.0.saturating_add(b.0));
-    let (a, b) = (&to.usage, &sum.usage);
-    to.usage = Usage {
-        input: tokens(a.input, b.input),
-        cached: tokens(a.cached, b.cached),
-        cache_write: tokens(a.cache_write, b.cache_write),
-        audio_input: tokens(a.audio_input, b.audio_input),
-        output: tokens(a.output, b.output),
-        reasoning: tokens(a.reasoning, b.reasoning),
-        audio_output: tokens(a.audio_output, b.audio_output),
-        images: a.images.saturating_add(b.images),
-        estimated: false,
-    };
+    to.usage = to.usage.and(&sum.usage);
     to.calls += sum.calls;
     to.estimated += sum.estimated;
     to.gpu_millis = to.gpu_millis.saturating_add(sum.gpu_millis);

@@ -18,6 +18,9 @@ use crate::adaptive::Awaited;
 use crate::connection::Inbound;
 use crate::instance::Instance;
 
+/// How it is said that the backend ended its answer with an error.
+const ERROR_EVENT: &str = "error_event";
+
 /// A stream from a backend: watched, timed, holding its slot and its connection until it ends.
 pub(super) struct Stream {
     ctx: Ctx,
@@ -158,6 +161,10 @@ impl Stream {
             // Before the last piece is handed on: whoever keeps the books does so before the client has it all.
             self.ctx.note(Note::Used(usage));
         }
+        if seen.error.is_some() {
+            // For the same reason. An end mark behind it makes the answer no better.
+            self.ctx.note(Note::Broke(ERROR_EVENT));
+        }
         Delta { bytes: std::mem::take(&mut self.ahead), pieces: u32::try_from(pieces).unwrap_or(u32::MAX), last }
     }
 
@@ -248,10 +255,10 @@ impl Stream {
         self.ctx.note(Note::Spaced(std::mem::take(&mut self.gaps)));
         if let Some((status, _)) = &self.watch.seen().error {
             // What the backend said may quote the prompt: it is the client's to read, not the log's.
-            self.ctx.note(Note::Broke("error_event"));
-            self.ctx.note(Note::Failed("error_event".into()));
+            self.ctx.note(Note::Broke(ERROR_EVENT));
+            self.ctx.note(Note::Failed(ERROR_EVENT.into()));
             if !status.is_some_and(|status| (400..500).contains(&status)) {
-                self.instance.failed("error_event", None);
+                self.instance.failed(ERROR_EVENT, None);
             }
         }
     }
