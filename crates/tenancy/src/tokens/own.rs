@@ -197,6 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_file_is_refused_or_counts_and_takes_nothing_down() {
+        let good = include_bytes!("../../testdata/tokenizer.json");
+        let (mut refused, mut counted) = (0, 0);
+        for at in (0..good.len()).step_by(171) {
+            for damage in [b'"', b'9', b'}', b'a'] {
+                let mut bytes = good.to_vec();
+                bytes[at] = damage;
+                match Own::parse(&bytes) {
+                    Err(_) => refused += 1,
+                    Ok(own) => {
+                        counted += 1;
+                        assert!((1..=40).contains(&own.count("The water went through the sluice.")));
+                    }
+                }
+            }
+        }
+        assert!(refused > 10 && counted > 10, "{refused} {counted}");
+    }
+
+    #[test]
     fn a_file_that_has_not_changed_is_kept_and_one_that_has_is_read() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("tokenizer.json");
