@@ -16,6 +16,7 @@ use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
 #[derive(Clone)]
 pub(crate) struct Money {
     pub(crate) till: Arc<Till>,
+    pub(crate) purse: Arc<Purse>,
     pub(crate) keeper: Option<Arc<Bookkeeper>>,
 }
 
@@ -25,7 +26,8 @@ const READING: Reading = Reading { prompt: wire::openai::words::prompt, answer: 
 impl Default for Money {
     /// Budgets that are counted in memory, and nothing kept.
     fn default() -> Self {
-        Self { till: Till::new(purse(), Arc::new(Unkept), READING), keeper: None }
+        let purse = purse();
+        Self { till: Till::new(Arc::clone(&purse), Arc::new(Unkept), READING), purse, keeper: None }
     }
 }
 
@@ -46,9 +48,12 @@ impl Money {
         purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
         purse.expect_ledger();
         purse.expect_fees(registry);
+        if settings.redis.is_some() {
+            purse.expect_others();
+        }
         // Who was last used when is the register's to tell.
         let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, None, Arc::clone(&purse));
-        Ok(Self { till: Till::new(purse, daybook, READING), keeper: Some(keeper) })
+        Ok(Self { till: Till::new(Arc::clone(&purse), daybook, READING), purse, keeper: Some(keeper) })
     }
 }
 

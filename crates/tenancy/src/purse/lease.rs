@@ -168,7 +168,8 @@ impl Lease {
 
     /// Whether it needs no looking after.
     pub(super) fn rests(&self, stock: &Stock) -> bool {
-        self.idle > IDLE_MAX && self.told == stock.mine && stock.pending.is_zero() && self.held.is_zero()
+        let told = self.told == stock.mine && stock.pending.is_zero() && self.held.is_zero();
+        told && self.short.is_zero() && (self.idle > IDLE_MAX || !self.known)
     }
 }
 

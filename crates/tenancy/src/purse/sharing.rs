@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kernel::Moment;
-use kernel::share::{GONE_AFTER, Grant, Order, Share};
+use kernel::share::{Grant, Order, Share};
 use kernel::sight::Sample;
 use kernel::store::Fault;
 use tokio::sync::Notify;
@@ -17,16 +17,20 @@ use tokio::sync::Notify;
 use super::books::Place;
 use super::lease::Footing;
 use super::{Account, Purse};
+use crate::Limiter;
 
-/// Between two signs of life. Bound: three of them before a process counts as gone.
-const BEAT: Duration = Duration::from_secs(1);
-const _: () = assert!(BEAT.as_millis() * 3 <= GONE_AFTER.as_millis());
+/// How often it is looked whether others are known.
+const LOOK: Duration = Duration::from_millis(10);
 /// Between two exchanges of what nobody waits for. Bound: several before what is held would be lost.
 const PAUSE: Duration = Duration::from_millis(250);
 /// After so many failures in a row the counters count as out of reach.
 const FAULTS_MAX: u32 = 2;
 /// Orders per exchange. Bound: what carries them out works for a millisecond at most.
 const ORDERS_MAX: usize = 256;
+
+/// How long a process that was cut off tells what it has spent, and keeps to its part, before it counts on the others having
+/// told theirs. Bound: twice the time between two tries to reach the server, as all come back within one where it was that which was gone.
+const GRACE: Duration = Duration::from_secs(2);
 
 const JOINING: u64 = 1;
 const TOGETHER: u64 = 2;
@@ -52,42 +56,59 @@ pub(super) struct Round {
     places: Vec<(Arc<Account>, Place)>,
 }
 
-/// Shares a purse's budgets with other processes, for as long as it is polled.
-pub async fn share<T>(purse: Arc<Purse>, share: Arc<dyn Share>) -> T {
+/// Shares a purse's budgets with other processes, for as long as it is polled. How many there are the limits know, which are
+/// shared with the same ones.
+pub async fn share<T>(purse: Arc<Purse>, limiter: Arc<Limiter>, share: Arc<dyn Share>) -> T {
     let standing = &purse.standing;
-    let (mut faults, mut beat, mut all) = (0, Moment::now(), Moment::now());
+    let (mut faults, mut all) = (0, Moment::now());
+    // Since when the others can be told again what was spent apart from them.
+    let mut back: Option<Moment> = None;
     loop {
-        if Moment::now() >= beat {
-            match share.beat().await {
-                Ok(nodes) => {
-                    standing.set(TOGETHER, nodes.max(1));
-                    faults = 0;
+        let everybody = Moment::now() >= all;
+        if everybody {
+            all = Moment::now() + PAUSE;
+        }
+        match (standing.footing(), limiter.processes()) {
+            (Footing::Apart { .. }, Some((true, nodes))) => {
+                let since = *back.get_or_insert_with(Moment::now);
+                if everybody {
+                    purse.list_untold();
+                    faults = standing.tell(&*share, nodes, faults, true).await;
                 }
-                Err(fault) => faults = standing.missed(faults, &fault),
+                if faults > 0 {
+                    back = None;
+                } else if Moment::now().since(since) >= GRACE {
+                    tracing::info!(nodes, "budgets are shared again");
+                    standing.set(TOGETHER, nodes);
+                    back = None;
+                }
             }
-            beat = Moment::now() + BEAT;
-            purse.loaded.notify_waiters();
+            (_, Some((true, nodes))) => {
+                standing.set(TOGETHER, nodes);
+                faults = standing.tell(&*share, nodes, faults, everybody).await;
+            }
+            (Footing::Apart { .. }, _) => back = None,
+            (_, Some((false, nodes))) => standing.part(nodes),
+            (_, None) => {}
         }
-        if let Footing::Together { nodes } = standing.footing() {
-            let everybody = Moment::now() >= all;
-            if everybody {
-                all = Moment::now() + PAUSE;
-            }
-            for round in standing.rounds(nodes, everybody) {
-                standing.exchanges.fetch_add(1, Ordering::Relaxed);
-                let grants = share.exchange(&round.orders).await;
-                faults = match &grants {
-                    Ok(_) => 0,
-                    Err(fault) => standing.missed(faults, fault),
-                };
-                round.settle(grants.as_deref().unwrap_or_default());
-            }
-            purse.loaded.notify_waiters();
-        }
-        let next = if matches!(standing.footing(), Footing::Together { .. }) { beat.min(all) } else { beat };
+        purse.loaded.notify_waiters();
+        let next = if standing.footing() == Footing::Joining { Moment::now() + LOOK } else { all };
         tokio::select! {
             () = standing.wake.notified() => {}
             () = tokio::time::sleep(next.remaining()) => {}
+        }
+    }
+}
+
+impl Purse {
+    /// Puts those on the list who have spent something that the others do not know of.
+    fn list_untold(&self) {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        for account in accounts.values() {
+            let mut books = account.lock();
+            if !books.shares_nothing() {
+                self.standing.list(account, false);
+            }
         }
     }
 }
@@ -129,11 +150,26 @@ impl Standing {
     pub(super) fn list(&self, account: &Arc<Account>, hurry: bool) {
         if !account.listed.swap(true, Ordering::AcqRel) {
             lock(&self.listed).push(Arc::clone(account));
+            self.wake.notify_one();
         }
         if hurry && !account.hurried.swap(true, Ordering::AcqRel) {
             lock(&self.hurried).push(Arc::clone(account));
             self.wake.notify_one();
         }
+    }
+
+    /// Exchanges what is due; gives how many failures in a row there are now.
+    async fn tell(&self, share: &dyn Share, nodes: u32, mut faults: u32, everybody: bool) -> u32 {
+        for round in self.rounds(nodes, everybody) {
+            self.exchanges.fetch_add(1, Ordering::Relaxed);
+            let grants = share.exchange(&round.orders).await;
+            faults = match &grants {
+                Ok(_) => 0,
+                Err(fault) => self.missed(faults, fault),
+            };
+            round.settle(grants.as_deref().unwrap_or_default());
+        }
+        faults
     }
 
     /// What is to be exchanged now: of those that wait, or of all.
@@ -172,15 +208,21 @@ impl Standing {
         rounds
     }
 
-    /// An exchange or a sign of life got no answer.
+    /// An exchange got no answer.
     fn missed(&self, faults: u32, fault: &Fault) -> u32 {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        let nodes = match self.footing() {
-            Footing::Together { nodes } if faults + 1 >= FAULTS_MAX => nodes,
-            Footing::Joining => 1,
-            _ => return faults + 1,
-        };
-        tracing::warn!(nodes, "budgets cannot be shared, each process keeps to its part of what remains: {fault}");
+        if let Footing::Together { nodes } = self.footing()
+            && faults + 1 >= FAULTS_MAX
+        {
+            tracing::warn!(nodes, "budgets cannot be shared: {fault}");
+            self.part(nodes);
+        }
+        faults + 1
+    }
+
+    /// From now on each process keeps to its part, and holds nothing.
+    fn part(&self, nodes: u32) {
+        tracing::warn!(nodes, "each process keeps to its part of what remains of budgets");
         self.set(APART, nodes);
         let listed = std::mem::take(&mut *lock(&self.listed));
         for account in listed {
@@ -188,7 +230,6 @@ impl Standing {
             account.listed.store(false, Ordering::Release);
             books.part();
         }
-        faults + 1
     }
 
     pub(super) fn show(&self, to: &mut dyn FnMut(Sample)) {
@@ -202,7 +243,7 @@ impl Standing {
         show("sluice_budget_shared", help, false, shared);
         let (exchanges, faults) = (self.exchanges.load(Ordering::Relaxed), self.faults.load(Ordering::Relaxed));
         show("sluice_budget_exchanges_total", "Exchanges with the shared budgets.", true, exchanges as f64);
-        let help = "Exchanges and signs of life of shared budgets without an answer.";
+        let help = "Exchanges with the shared budgets without an answer.";
         show("sluice_budget_exchange_failures_total", help, true, faults as f64);
     }
 }
