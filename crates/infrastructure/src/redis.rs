@@ -100,15 +100,25 @@ impl Invocation {
         let tenant = &order.tenant;
         // The tenant's length says where its name ends, whatever is in it.
         self.keys.push(format!("{PREFIX}{}:{{{tenant}}}:{}", tenant.as_str().len(), order.counter));
-        self.arguments.extend(match order.wish {
+        let held_for = || HELD_FOR.as_micros().to_string();
+        match order.wish {
             Wish::Rate { units, period, want, owed } => {
-                ["rate".to_owned(), units.to_string(), period.to_string(), want.to_string(), owed.to_string()]
+                self.say("rate", [units.to_string(), period.to_string(), want.to_string(), owed.to_string()]);
             }
             Wish::Places { limit, want, busy } => {
-                let held_for = HELD_FOR.as_micros().to_string();
-                ["places".to_owned(), limit.to_string(), want.to_string(), busy.to_string(), held_for]
+                self.say("places", [limit.to_string(), want.to_string(), busy.to_string(), held_for()]);
             }
-        });
+            Wish::Funds { limit, mine, known, want, busy } => {
+                let amounts = [limit, mine, known, want, busy].map(|amount| amount.to_string());
+                self.say("funds", amounts);
+                self.arguments.push(held_for());
+            }
+        }
+    }
+
+    fn say<const N: usize>(&mut self, kind: &str, words: [String; N]) {
+        self.arguments.push(kind.to_owned());
+        self.arguments.extend(words);
     }
 }
 

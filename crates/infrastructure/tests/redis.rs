@@ -199,3 +199,45 @@ async fn who_asks_a_server_that_hangs_waits_once_and_is_then_told_at_once() {
     }
     assert!(!node.first("two", long).await.unwrap(), "what was asked and given up happened all the same");
 }
+
+#[tokio::test]
+async fn money_that_is_spent_is_gone_and_what_is_held_comes_back() {
+    let server = testkit::Redis::start();
+    let (a, b) = (node(&server), node(&server));
+    let funds = |mine, want, busy| Wish::Funds { limit: 9_000_000_000_000_000, mine, known: 0, want, busy };
+    let all = 9_000_000_000_000_000;
+    assert_eq!(one(&a, funds(0, 70, 0)).await, (70, all - 70));
+    assert_eq!(one(&b, funds(0, all, 0)).await, (all - 70, 0), "what is left, to the last millionth");
+    assert_eq!(one(&b, funds(30, 0, 0)).await, (0, all - 100), "what is spent is not given back");
+    assert_eq!(one(&b, funds(30, 0, 0)).await, (0, all - 100), "told twice it counts once");
+    assert_eq!(one(&a, funds(50, 30, 20)).await, (30, all - 110));
+    assert_eq!(
+        one(&a, Wish::Funds { limit: 100, mine: 50, known: 0, want: 60, busy: 25 }).await,
+        (25, 0),
+        "what is set aside is held"
+    );
+    assert_eq!(
+        one(&b, Wish::Funds { limit: 200, mine: 30, known: 150, want: 60, busy: 0 }).await,
+        (25, 0),
+        "the ledger knows of more"
+    );
+    tokio::time::sleep(kernel::share::HELD_FOR + Duration::from_millis(100)).await;
+    assert_eq!(
+        one(&b, Wish::Funds { limit: 200, mine: 30, known: 150, want: 60, busy: 0 }).await,
+        (50, 0),
+        "who is gone holds nothing"
+    );
+    assert_eq!(
+        one(&a, Wish::Funds { limit: 200, mine: 55, known: 0, want: 9, busy: 0 }).await,
+        (0, 0),
+        "and back, tells no more than is new"
+    );
+    assert_eq!(one(&b, Wish::Funds { limit: 200, mine: 30, known: 0, want: 60, busy: 0 }).await, (45, 0));
+    let mixed = [
+        order("lab", rate(60, 0)),
+        Order { counter: "b".into(), ..order("lab", funds(0, 5, 0)) },
+        Order { counter: "c".into(), ..order("lab", rate(7, 0)) },
+    ];
+    let units: Vec<u64> = a.exchange(&mixed).await.unwrap().iter().map(|grant| grant.units).collect();
+    assert_eq!(units, [60, 5, 7], "kinds in one exchange");
+}

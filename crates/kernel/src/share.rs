@@ -42,16 +42,29 @@ pub enum Wish {
         /// How many are taken already, and held whether there are as many or not.
         busy: u32,
     },
+    /// Money, in millionths: what is spent is gone, what may be spent next is held like places.
+    Funds {
+        /// So much in all.
+        limit: u64,
+        /// What this process has spent of it since it started. An order that is carried out twice counts it once.
+        mine: u64,
+        /// What is spent at least, whoever spent it.
+        known: u64,
+        /// How much to hold from now on, as far as there is as much.
+        want: u64,
+        /// How much is set aside already, and held whether there is as much or not.
+        busy: u64,
+    },
 }
 
 /// What came of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Grant {
-    /// Units of a rate taken; places held.
+    /// Units of a rate taken; places held; money held.
     pub units: u64,
     /// What is left for all.
     pub left: u64,
-    /// Until one more is there; zero for places.
+    /// Until one more is there; zero for places and money.
     pub next: Duration,
 }
 

@@ -15,6 +15,7 @@ use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
 #[derive(Clone)]
 pub(crate) struct Money {
     pub(crate) till: Arc<Till>,
+    pub(crate) purse: Arc<Purse>,
     pub(crate) keeper: Arc<Bookkeeper>,
 }
 
@@ -38,9 +39,12 @@ impl Money {
         purse.set_strict(settings.on_store_loss == OnLoss::Refuse);
         purse.expect_ledger();
         purse.expect_fees(registry);
+        if settings.redis.is_some() {
+            purse.expect_others();
+        }
         // Who was last used when is the register's to tell.
         let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, Arc::clone(&purse));
-        Ok(Self { till: Till::new(purse, daybook, READING), keeper })
+        Ok(Self { till: Till::new(Arc::clone(&purse), daybook, READING), purse, keeper })
     }
 }
 

@@ -116,7 +116,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     });
     if let Some(redis) = &config.storage.redis {
         let (limits, share) = (Arc::clone(&running.state.limits), Redis::new(redis).context("storage.redis")?);
+        let (purse, others, also) = (Arc::clone(&running.state.money.purse), Arc::clone(&limits), Arc::clone(&share));
         tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
+        tasks.spawn(async move { tenancy::purse::sharing::share(purse, others, also).await });
     }
     if let Some(nonces) = nonces {
         tasks.spawn(async move { nonces.keep().await });

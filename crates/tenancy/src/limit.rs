@@ -133,6 +133,16 @@ impl Limiter {
         }
     }
 
+    /// Whether limits are shared with other processes just now, and with how many; `None`: there are no others, or it is not
+    /// known yet.
+    pub(crate) fn processes(&self) -> Option<(bool, u32)> {
+        match self.standing.footing() {
+            Footing::Alone => None,
+            Footing::Together { nodes } => Some((true, nodes.max(1))),
+            Footing::Apart { nodes } => Some((false, nodes.max(1))),
+        }
+    }
+
     /// Tenants whose limits are not full.
     pub fn tenants(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()

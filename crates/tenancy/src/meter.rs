@@ -46,7 +46,7 @@ impl Meter {
         async move {
             // Dropped while it waits, the tab is closed by what became of the attempt until then.
             let tab = match Tab::open(&self.till, ctx, &attempt, false) {
-                Err(unknown) if unknown.cause == UNKNOWN && self.till.purse.is_being_told() => {
+                Err(unknown) if unknown.cause == UNKNOWN && self.till.purse.will_know() => {
                     Box::pin(self.wait(ctx, &attempt)).await?
                 }
                 opened => opened?,
@@ -69,7 +69,7 @@ impl Meter {
         let until = Moment::now() + LEDGER_WITHIN;
         loop {
             let left = until.remaining();
-            let over = left.is_zero() || !self.till.purse.is_being_told();
+            let over = left.is_zero() || !self.till.purse.will_know();
             let blind = over && !self.till.purse.strict();
             match Tab::open(&self.till, ctx, attempt, blind) {
                 Err(unknown) if unknown.cause == UNKNOWN && !over => {

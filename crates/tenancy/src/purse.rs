@@ -9,9 +9,11 @@ mod books;
 mod dated;
 mod fees;
 mod habit;
+mod lease;
 pub mod loading;
 pub(crate) mod period;
 mod refusal;
+pub mod sharing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +29,9 @@ use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Limits, Spent};
 use self::fees::Fees;
+use self::lease::{Footing, Room};
 pub(crate) use self::refusal::UNKNOWN;
+use self::sharing::Standing;
 use crate::catalogue::Listed;
 use crate::rating;
 
@@ -44,6 +48,8 @@ pub struct Purse {
     accounts: RwLock<HashMap<TenantId, Arc<Account>, FixedState>>,
     /// Accounts that the ledger is to be asked about, the next one last.
     wanting: Mutex<Vec<Arc<Account>>>,
+    /// Whether other processes spend the same, and how this one stands to them.
+    standing: Standing,
     /// Who knows what monthly fees include.
     fees: OnceLock<Fees>,
     /// Whether calls are refused as long as nobody knows what is left.
@@ -66,6 +72,9 @@ pub(crate) struct Account {
     books: Mutex<Books>,
     /// Whether it is among those that want to be loaded.
     wanting: AtomicBool,
+    /// Whether it is among those whose leases are looked after, and among those that are in a hurry.
+    listed: AtomicBool,
+    hurried: AtomicBool,
     /// Whether anything was asked of it since it was last loaded.
     touched: AtomicBool,
 }
@@ -147,6 +156,7 @@ impl Purse {
         Arc::new(Self {
             accounts: RwLock::default(),
             wanting: Mutex::default(),
+            standing: Standing::default(),
             fees: OnceLock::new(),
             strict: AtomicBool::new(false),
             expected: AtomicBool::new(false),
@@ -170,6 +180,11 @@ impl Purse {
         self.expected.store(true, Ordering::Relaxed);
     }
 
+    /// From now on other processes spend the same: [`sharing::share`] is about to find out how many.
+    pub fn expect_others(&self) {
+        self.standing.join();
+    }
+
     /// From now on tokens beyond those of a monthly fee are reckoned as the invoice does, by the plans that are kept here.
     pub fn expect_fees(&self, registry: Arc<dyn Registry>) {
         // A second one would know the same.
@@ -189,8 +204,14 @@ impl Purse {
     }
 
     /// Whether there is a ledger that tells what was spent, and does so.
-    pub(crate) fn is_being_told(&self) -> bool {
+    fn is_being_told(&self) -> bool {
         self.expected.load(Ordering::Relaxed) && !self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether it makes sense to wait until it is known what is left: for a ledger that tells, or for other processes.
+    pub(crate) fn will_know(&self) -> bool {
+        let shared = matches!(self.standing.footing(), Footing::Joining | Footing::Together { .. });
+        self.is_being_told() || (shared && !self.strict())
     }
 
     /// Whether calls go by what is known here where the ledger has not told.
@@ -236,11 +257,20 @@ impl Purse {
         let estimate = of(each.saturating_mul(choices));
         let (likely, least) = (cost(&estimate), cost(&of(each.min(FEW).saturating_mul(choices))));
         let mut amount = likely;
-        let left = if ask.held { books.left(&limits, key, prepaid, blind) } else { Ok(None) };
+        let footing = self.standing.footing().known(ask.blind);
+        let left = if ask.held { books.left(&limits, key, prepaid, blind, footing) } else { Ok(None) };
+        // What cannot be cut off needs all of it.
+        let needed = if ask.streams { least } else { likely };
+        let mut hurry = false;
         let refused = match left {
-            Ok(Some((left, spent))) if least.is_positive() && left < least => Some(spent),
-            Ok(Some((left, _))) => {
-                amount = likely.min(left.max(Money::ZERO));
+            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && !ask.blind => {
+                hurry = true;
+                Some(Spent::Unknown)
+            }
+            Ok(Some((Room { money, .. }, spent))) if least.is_positive() && money < least => Some(spent),
+            Ok(Some((Room { money, more, .. }, _))) => {
+                amount = likely.min(money.max(Money::ZERO));
+                hurry = more && money < likely.times(2);
                 None
             }
             Ok(None) => None,
@@ -248,6 +278,11 @@ impl Purse {
             Err(_) if likely.is_zero() => None,
             Err(unknown) => Some(unknown),
         };
+        let shared = matches!(footing, Footing::Together { .. }) && ask.held && likely.is_positive();
+        if shared && left.is_ok_and(|left| left.is_some()) {
+            books.need(&limits, key, prepaid, (likely, footing));
+            self.standing.list(&account, hurry);
+        }
         let wanting = books.unloaded;
         account.touched.store(true, Ordering::Relaxed);
         if let Some(spent) = refused {
@@ -301,8 +336,8 @@ impl Purse {
         }
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(accounts.entry(tenant.clone()).or_insert_with(|| {
-            let (books, wanting, touched) = Default::default();
-            Arc::new(Account { tenant: tenant.clone(), books, wanting, touched })
+            let (books, wanting, listed, hurried, touched) = Default::default();
+            Arc::new(Account { tenant: tenant.clone(), books, wanting, listed, hurried, touched })
         }))
     }
 
@@ -357,6 +392,7 @@ impl Gauges for Purse {
             "What is set aside for calls under way, summed over all budgets and balances, whatever their currency.";
         let value = self.pending().pico() as f64 / PICO;
         to(Sample { name: "sluice_budget_reserved", help, counter: false, labels: Vec::new(), value });
+        self.standing.show(to);
     }
 }
 
@@ -399,8 +435,16 @@ impl Reservation {
         let key = self.line.as_ref();
         let mut books = self.account.lock();
         // Whoever was let in blind goes on blind.
-        let left = self.held.then(|| books.left(&self.limits, key, self.prepaid, true).ok().flatten()).flatten();
-        let granted = left.map_or(wanted, |(left, _)| wanted.min(left.max(Money::ZERO)));
+        let footing = self.purse.standing.footing().known(true);
+        let left = || books.left(&self.limits, key, self.prepaid, true, footing).ok().flatten();
+        let left = self.held.then(left).flatten();
+        let trusted = books.trusted(&self.limits, key, self.prepaid, footing);
+        let room = |(left, _): (Room, Spent)| wanted.min((left.money + trusted).min(left.all).max(Money::ZERO));
+        let granted = left.map_or(wanted, room);
+        if left.is_some_and(|(left, _)| left.more && left.money < wanted.times(2)) {
+            books.need(&self.limits, key, self.prepaid, (wanted, footing));
+            self.purse.standing.list(&self.account, true);
+        }
         if self.amount + granted < needed {
             drop(books);
             self.purse.cut_off.fetch_add(1, Ordering::Relaxed);
@@ -445,3 +489,5 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;

@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use kernel::contract::{Budget, BudgetScope, Period};
+use kernel::share::{Grant, Order};
 use kernel::store::ledger::{Charge, PostingId};
-use kernel::{Billing, Currency, KeyId, ModelName, Money, Terms, Timestamp};
+use kernel::{Billing, Currency, KeyId, ModelName, Money, TenantId, Terms, Timestamp};
 use smallvec::SmallVec;
 
 use super::dated::Dated;
 use super::habit::Habit;
+use super::lease::{Footing, Lease, Room, Stock};
 use super::period;
 
 /// Bound: models a tenant has habits with; others are thought to be like any.
@@ -52,6 +54,8 @@ pub(super) struct Counter {
     pub(super) spending: Dated<Tally>,
     /// What is reserved, whenever it will be spent.
     pub(super) pending: Money,
+    /// The tightest hard budget that is counted here, as the last call had it.
+    hard: Option<Money>,
 }
 
 /// What is spent in one period.
@@ -65,6 +69,9 @@ pub(super) struct Tally {
     pub(super) overage: Money,
     /// The same of what is not posted yet.
     pub(super) fresh: Money,
+    /// All that was settled here, posted or not.
+    mine: Money,
+    lease: Lease,
     /// Whether the ledger has been asked.
     pub(super) loaded: bool,
 }
@@ -72,9 +79,12 @@ pub(super) struct Tally {
 /// What was paid in, where calls are paid from that.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
-    /// What the ledger knows.
+    /// What the ledger knows; and what of that was paid in.
     pub(super) posted: Money,
+    pub(super) credits: Money,
     pub(super) unposted: Money,
+    mine: Money,
+    lease: Lease,
     pub(super) pending: Money,
     /// Whether anybody asked for it.
     pub(super) wanted: bool,
@@ -127,6 +137,18 @@ pub(super) enum Spent {
     Unknown,
 }
 
+/// Where a lease belongs.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// To a counter of a line of keys, or of the tenant, for a period.
+    Counter {
+        key: Option<KeyId>,
+        at: usize,
+        number: i64,
+    },
+    Balance,
+}
+
 /// A soft budget that was just spent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Crossed {
@@ -162,6 +184,9 @@ impl Books {
             if let Some(counter) = counters.get_mut(at) {
                 counter.roll(now);
                 self.unloaded |= !counter.spending.now().loaded;
+                let before = limits.iter().filter(|limit: &&Limit| limit.key == by_key && limit.at == at && limit.hard);
+                let tightest = before.map(|limit| limit.limit).chain(budget.hard.then_some(budget.limit)).min();
+                counter.hard = tightest.or(counter.hard);
             }
             let first = !limits.iter().any(|other: &Limit| other.key == by_key && other.at == at);
             limits.push(Limit { key: by_key, at, limit: budget.limit, per: budget.per, hard: budget.hard, first });
@@ -214,29 +239,146 @@ impl Books {
         key: Option<&KeyId>,
         prepaid: bool,
         blind: bool,
-    ) -> Result<Option<(Money, Spent)>, Spent> {
-        let mut least: Option<(Money, Spent)> = None;
-        let mut note = |left: Money, spent: Spent| {
-            if least.is_none_or(|(other, _)| left < other) {
-                least = Some((left, spent));
+        footing: Footing,
+    ) -> Result<Option<(Room, Spent)>, Spent> {
+        let mut least: Option<(Room, Spent)> = None;
+        let mut note = |room: Room, spent: Spent| {
+            if least.is_none_or(|(other, _)| room.money < other.money) {
+                least = Some((room, spent));
             }
         };
         for limit in limits.iter().filter(|limit| limit.hard) {
             let Some(counter) = self.counter(limit, key) else { continue };
-            if !counter.spending.now().loaded && !blind {
+            let tally = counter.spending.now();
+            if !tally.loaded && !blind {
                 return Err(Spent::Unknown);
             }
-            let spent = counter.spent() + counter.pending;
-            note(limit.limit - spent, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent });
+            let room = tally.lease.room(&tally.stock(limit.limit, counter.pending), footing);
+            let spent = (counter.spent() + counter.pending).max(limit.limit - room.all);
+            note(room, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent });
         }
         if prepaid {
             match (self.balance.loaded, blind) {
-                (true, _) => note(self.balance.left(), Spent::Balance(self.balance.left())),
+                (true, _) => {
+                    let room = self.balance.lease.room(&self.balance.stock(), footing);
+                    note(room, Spent::Balance(self.balance.left().min(room.all)));
+                }
                 (false, true) => {}
                 (false, false) => return Err(Spent::Unknown),
             }
         }
         Ok(least)
+    }
+
+    /// A call of this cost needs so much more than is on lease; or nothing more.
+    pub(super) fn need(
+        &mut self,
+        limits: &Limits,
+        key: Option<&KeyId>,
+        prepaid: bool,
+        (cost, footing): (Money, Footing),
+    ) {
+        for limit in limits.iter().filter(|limit| limit.hard) {
+            let Some(counter) = self.counter_mut(limit, key) else { continue };
+            let pending = counter.pending;
+            let tally = counter.spending.now_mut();
+            let room = tally.lease.room(&tally.stock(limit.limit, pending), footing);
+            tally.lease.need(cost, cost - room.money.max(Money::ZERO));
+        }
+        if prepaid {
+            let room = self.balance.lease.room(&self.balance.stock(), footing);
+            self.balance.lease.need(cost, cost - room.money.max(Money::ZERO));
+        }
+    }
+
+    /// What an answer that flows may take beyond what is on lease.
+    pub(super) fn trusted(&self, limits: &Limits, key: Option<&KeyId>, prepaid: bool, footing: Footing) -> Money {
+        let hard = limits.iter().filter(|limit| limit.hard).filter_map(|limit| self.counter(limit, key));
+        let of = hard.map(|counter| counter.spending.now().lease.trusted(footing));
+        of.chain(prepaid.then(|| self.balance.lease.trusted(footing))).min().unwrap_or_default()
+    }
+
+    /// What is to be exchanged with other processes, and where the answers go.
+    pub(super) fn orders(&mut self, tenant: &TenantId, nodes: u32, to: &mut Vec<(Order, Place)>) {
+        let currency = self.currency;
+        let mut of = |key: Option<&KeyId>, at: usize, counter: &mut Counter| {
+            let Counter { per, models, spending, pending, hard } = counter;
+            let Some(limit) = *hard else { return };
+            let now = spending.number();
+            for (number, tally) in spending.all() {
+                let pending = if Some(number) == now { *pending } else { Money::ZERO };
+                let stock = tally.stock(limit, pending);
+                if tally.lease.rests(&stock) {
+                    continue;
+                }
+                let whose = key.map_or_else(String::new, |key| format!("{}:{key}", key.as_str().len()));
+                let counter = format!("b:{currency}:{per:?}:{number}:{whose}:{}", models.join("\u{1f}"));
+                let wish = tally.lease.order(&stock, nodes);
+                let place = Place::Counter { key: key.cloned(), at, number };
+                to.push((Order { tenant: tenant.clone(), counter, wish }, place));
+            }
+        };
+        self.tenant.iter_mut().enumerate().for_each(|(at, counter)| of(None, at, counter));
+        for (key, own) in &mut self.keys {
+            own.counters.iter_mut().enumerate().for_each(|(at, counter)| of(Some(key), at, counter));
+        }
+        if self.balance.wanted && self.balance.loaded {
+            let stock = self.balance.stock();
+            if !self.balance.lease.rests(&stock) {
+                let wish = self.balance.lease.order(&stock, nodes);
+                to.push((Order { tenant: tenant.clone(), counter: format!("p:{currency}"), wish }, Place::Balance));
+            }
+        }
+    }
+
+    /// What came of one; `None`: no answer.
+    pub(super) fn granted(&mut self, place: &Place, grant: Option<Grant>) {
+        match place {
+            Place::Balance => {
+                let stock = self.balance.stock();
+                self.balance.lease.granted(grant, &stock);
+            }
+            Place::Counter { key, at, number } => {
+                let list = match key {
+                    Some(key) => self.keys.get_mut(key).map(|own| &mut own.counters),
+                    None => Some(&mut self.tenant),
+                };
+                let Some(counter) = list.and_then(|list| list.get_mut(*at)) else { return };
+                let pending = if counter.spending.number() == Some(*number) { counter.pending } else { Money::ZERO };
+                if let Some(tally) = counter.spending.at(*number) {
+                    let stock = tally.stock(counter.hard.unwrap_or_default(), pending);
+                    tally.lease.granted(grant, &stock);
+                }
+            }
+        }
+    }
+
+    /// Lets go of all leases.
+    pub(super) fn part(&mut self) {
+        self.counters().for_each(|(_, counter)| counter.spending.all().for_each(|(_, tally)| tally.lease.part()));
+        self.balance.lease.part();
+    }
+
+    /// Whether no lease needs looking after. What rests is held no more, and asked for anew.
+    pub(super) fn shares_nothing(&mut self) -> bool {
+        let mut nothing = true;
+        for (_, counter) in self.counters() {
+            let (now, pending, limit) = (counter.spending.number(), counter.pending, counter.hard);
+            for (number, tally) in counter.spending.all() {
+                let pending = if Some(number) == now { pending } else { Money::ZERO };
+                let stock = tally.stock(limit.unwrap_or_default(), pending);
+                match limit.is_none() || tally.lease.rests(&stock) {
+                    true => tally.lease.part(),
+                    false => nothing = false,
+                }
+            }
+        }
+        let stock = self.balance.stock();
+        match !self.balance.wanted || !self.balance.loaded || self.balance.lease.rests(&stock) {
+            true => self.balance.lease.part(),
+            false => nothing = false,
+        }
+        nothing
     }
 
     /// Sets money aside, or frees it: `change` is added everywhere.
@@ -275,6 +417,7 @@ impl Books {
             if limit.first {
                 tally.unposted += amount;
                 tally.fresh += overage;
+                tally.mine += amount + overage;
             }
             let (spent, before) = (tally.spent(), tally.spent() - amount - overage);
             if !limit.hard && before <= limit.limit && spent > limit.limit {
@@ -283,6 +426,7 @@ impl Books {
         }
         if prepaid {
             self.balance.unposted += amount;
+            self.balance.mine += amount;
         }
         crossed
     }
@@ -367,6 +511,7 @@ impl Counter {
             models: budget.models.clone().into(),
             spending: Dated::begun(period::number(budget.per, now)),
             pending: Money::ZERO,
+            hard: None,
         }
     }
 
@@ -395,6 +540,12 @@ impl Tally {
     pub(super) fn spent(&self) -> Money {
         self.posted + self.unposted + self.overage + self.fresh
     }
+
+    /// The same, beside a limit and what is set aside.
+    fn stock(&self, limit: Money, pending: Money) -> Stock {
+        let (known, unposted) = (self.posted + self.overage, self.unposted + self.fresh);
+        Stock { limit, known, unposted, mine: self.mine, pending }
+    }
 }
 
 // === impl Balance ===
@@ -403,6 +554,11 @@ impl Balance {
     /// What is left of it.
     pub(super) fn left(&self) -> Money {
         self.posted - self.unposted - self.pending
+    }
+
+    fn stock(&self) -> Stock {
+        let Self { posted, credits, unposted, mine, pending, .. } = *self;
+        Stock { limit: credits, known: credits - posted, unposted, mine, pending }
     }
 }
 

@@ -69,6 +69,12 @@ impl<T: Default> Dated<T> {
         self.beside.iter_mut().find(|(other, _)| *other == number).map(|(_, value)| value)
     }
 
+    /// All that is kept, with which period it is of.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = (i64, &mut T)> {
+        let now = self.number.map(|number| (number, &mut self.now));
+        now.into_iter().chain(self.beside.iter_mut().map(|(number, value)| (*number, value)))
+    }
+
     /// The same; what is not kept begins empty, beside the one that is.
     pub(super) fn made_at(&mut self, number: i64) -> &mut T {
         if self.number.is_none_or(|now| now == number) {

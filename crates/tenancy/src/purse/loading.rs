@@ -200,6 +200,7 @@ impl Books {
         if asked.balance {
             let balance = answers.balances.get(&(tenant.clone(), asked.currency)).copied().unwrap_or_default();
             self.balance.posted = balance.credits - balance.debits;
+            self.balance.credits = balance.credits;
             self.balance.loaded = true;
         }
         self.unloaded = !self.loaded();
