@@ -190,6 +190,42 @@ proptest! {
     }
 
     #[test]
+    fn streams_go_beyond_by_at_most_half_of_what_was_left_and_by_nothing_where_all_have_just_asked(
+        steps in proptest::collection::vec((0usize..4, 0u8..8, 1u64..300), 1..300),
+        fresh: bool,
+    ) {
+        let mut world = World::new(r#"[{"limit":"6000","per":"day"}]"#, 4);
+        let mut held: Vec<Vec<(Reservation, Usage)>> = (0..4).map(|_| Vec::new()).collect();
+        for (node, what, more) in steps {
+            if fresh {
+                (0..4).for_each(|node| world.exchange(node, true, true));
+            }
+            match what {
+                0 => match world.try_one(node, true, tokens) {
+                    Ok(reservation) => held[node].push((reservation, Usage { input: Tokens(100), ..Usage::default() })),
+                    Err(_) => world.exchange(node, false, true),
+                },
+                1..=4 if !held[node].is_empty() => {
+                    let at = more as usize % held[node].len();
+                    let (reservation, usage) = &mut held[node][at];
+                    let next = Usage { output: Tokens(usage.output.0 + more), ..*usage };
+                    if reservation.cover(&next, tokens, NOW).is_ok() {
+                        *usage = next;
+                    }
+                }
+                5 if !held[node].is_empty() => {
+                    let (reservation, usage) = held[node].swap_remove(0);
+                    reservation.settle(&usage, tokens(&usage), NOW, false);
+                }
+                6 => world.exchange(node, true, true),
+                _ => {}
+            }
+            let most = Money::from_units(if fresh { 6000 } else { 9000 });
+            prop_assert!(world.taken() <= most, "{} of {most}", world.taken());
+        }
+    }
+
+    #[test]
     fn a_process_that_dies_costs_the_others_at_most_what_it_had_on_lease(steps in proptest::collection::vec((0usize..4, 0u8..6), 1..300)) {
         let mut world = World::new(r#"[{"limit":"50","per":"day"}]"#, 4);
         let (mut gone, mut bound) = (Money::ZERO, 0);
