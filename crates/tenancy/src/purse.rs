@@ -237,7 +237,7 @@ impl Purse {
         let needed = if ask.streams { least } else { likely };
         let mut hurry = false;
         let refused = match left {
-            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && !ask.blind => {
+            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && needed.is_positive() && !ask.blind => {
                 hurry = true;
                 Some(Spent::Unknown)
             }

@@ -18,6 +18,9 @@ use super::period;
 
 /// Bound: models a tenant has habits with; others are thought to be like any.
 const HABITS_MAX: usize = 1000;
+/// Bound: charges with overage that wait to be posted. A daybook is full before; what is beyond counts twice once it is posted,
+/// until its period ends.
+const FRESH_MAX: usize = 1_000_000;
 
 /// One tenant's books.
 #[derive(Debug, Default)]
@@ -214,7 +217,7 @@ impl Books {
         (id, at): (PostingId, Timestamp),
     ) -> SmallVec<[Crossed; 1]> {
         let mut crossed = SmallVec::new();
-        if overage.is_positive() {
+        if overage.is_positive() && self.fresh.len() < FRESH_MAX {
             self.fresh.insert(id, overage);
         }
         for limit in limits.iter() {

@@ -150,6 +150,19 @@ fn cut_off_from_each_other_each_keeps_to_its_part_of_what_remains() {
 }
 
 #[test]
+fn what_costs_nothing_waits_for_nobody() {
+    let mut world = World::new(r#"[{"limit":"2","per":"day"}]"#, 2);
+    // Spent to the last, and beyond by what it cost in the end.
+    let held = world.reserve(0, fixed).unwrap();
+    held.settle(&Usage::default(), Money::from_units(3), NOW, false);
+    assert!(world.reserve(0, fixed).is_none() && world.reserve(1, fixed).is_some());
+    assert!((0..2).all(|node| world.try_one(node, false, |_| Money::ZERO).is_ok()));
+    world.exchange(0, true, true);
+    world.purses.iter().for_each(|purse| purse.expect_others());
+    assert!((0..2).all(|node| world.try_one(node, true, |_| Money::ZERO).is_ok()));
+}
+
+#[test]
 fn before_it_is_known_how_many_there_are_a_call_waits() {
     let world = World::new(r#"[{"limit":"12","per":"day"}]"#, 1);
     world.purses[0].expect_others();
