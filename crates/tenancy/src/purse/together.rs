@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use kernel::contract::Budget;
 use kernel::share::{Grant, Order, Wish};
-use kernel::{KeyId, Terms};
+use kernel::store::ledger::{Account as Side, Cause, Transfer};
+use kernel::{Currency, KeyId, Terms};
 use proptest::prelude::*;
 
 use super::*;
+use crate::invoice::tests::shelf::Shelf;
+use crate::invoice::tests::wait;
 
 const NOW: Timestamp = Timestamp(1_796_082_300_000);
 
@@ -124,6 +127,37 @@ fn of_fifty_calls_at_four_processes_on_a_budget_for_ten_exactly_ten_pass() {
         let again: Vec<_> = (0..50).filter_map(|nth| world.reserve(3 - nth % 4, fixed)).collect();
         assert_eq!(again.len(), 5, "{spread:?}");
     }
+}
+
+#[test]
+fn a_balance_paid_in_is_spent_once_by_all_together() {
+    let mut world = World::new("[]", 4);
+    let billing = serde_json::from_str(r#"{"prepaid":true}"#).unwrap();
+    world.caller.terms = Arc::new(Terms { billing: Arc::new(billing), ..Terms::default() });
+    let ledger = Shelf::default();
+    let paid = Transfer {
+        id: PostingId::new(),
+        at: NOW,
+        cause: Cause::TopUp,
+        debit: Side::Cash,
+        credit: Side::Tenant(world.caller.tenant.clone()),
+        amount: Money::from_units(10),
+        currency: Currency::USD,
+        reverses: None,
+        invoice: None,
+        note: None,
+    };
+    ledger.change(|rows| rows.transfers.push(paid));
+    for (node, purse) in world.purses.iter().enumerate() {
+        purse.expect_ledger();
+        assert!(world.try_one(node, false, fixed).is_err(), "nobody knows yet");
+        wait(purse.load(&ledger, false)).unwrap();
+    }
+    let held: Vec<_> = (0..50).filter_map(|nth| world.reserve(nth % 4, fixed)).collect();
+    assert_eq!(held.len(), 10);
+    held.into_iter().for_each(|held| held.settle(&Usage::default(), Money::from_units(1), NOW, false));
+    (0..4).for_each(|node| world.exchange(node, true, true));
+    assert!((0..4).all(|node| world.reserve(node, fixed).is_none()), "and is gone");
 }
 
 #[test]
