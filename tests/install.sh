@@ -80,6 +80,11 @@ missing_packages() {
     # The server itself; Debian keeps it off the path.
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || wanted+=(postgresql)
     command -v redis-server >/dev/null || wanted+=(redis-server)
+    # Makes the small disks that tests fill and hang.
+    { command -v mkfs.ext4 || [ -x /sbin/mkfs.ext4 ]; } >/dev/null || wanted+=(e2fsprogs)
+    { command -v unshare && command -v fsfreeze || [ -x /sbin/fsfreeze ]; } >/dev/null || wanted+=(util-linux)
+    # Compiles examples/signing/sign.go.
+    command -v go >/dev/null || wanted+=(golang-go)
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
     echo "${wanted[*]}"

@@ -22,14 +22,14 @@ import (
 
 // Request is what is signed. A nil Body is none; Created 0 is now; an empty Nonce is a new one.
 type Request struct {
-	KeyID    string `json:"key_id"`
-	Secret   string `json:"secret"`
-	Method   string `json:"method"`
-	URL      string `json:"url"`
+	KeyID    string  `json:"key_id"`
+	Secret   string  `json:"secret"`
+	Method   string  `json:"method"`
+	URL      string  `json:"url"`
 	Body     *string `json:"body"`
-	Created  int64  `json:"created"`
-	Lifetime int64  `json:"lifetime"`
-	Nonce    string `json:"nonce"`
+	Created  int64   `json:"created"`
+	Lifetime int64   `json:"lifetime"`
+	Nonce    string  `json:"nonce"`
 }
 
 // Sign gives the headers to send with the request.

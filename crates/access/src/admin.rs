@@ -23,6 +23,7 @@ mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernel::explain::{Decisions, Lines};
 use tenancy::Register;
@@ -44,6 +45,8 @@ pub struct Plane {
     pub register: Arc<Register>,
     /// What was consumed, and what is owed.
     pub books: Books,
+    /// How long a question about it may take.
+    pub report_within: Duration,
     /// Writes all metrics in the OpenMetrics text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Those who wait.

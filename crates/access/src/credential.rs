@@ -22,12 +22,14 @@ use http::HeaderValue;
 use http::request::Parts;
 use kernel::error::Kind as ErrorKind;
 use kernel::fetch::Fetch;
+use kernel::share::Once;
+use kernel::sight::{Gauges, Sample};
 use kernel::{Caller, CredentialKind, Error, Network, Origin, Result, Scope, Timestamp};
 use tenancy::{Directory, Rejected};
 
 use self::introspection::Introspection;
 use self::jwt::Tokens;
-use self::signature::Nonces;
+use self::signature::{Nonces, Shared};
 use crate::door::Said;
 use crate::listener::Peer;
 
@@ -65,7 +67,7 @@ enum Found<'a> {
     /// It does, and it is worth nothing.
     Refused(Error),
     /// Somebody must be asked first.
-    Asking(Asked<'a, (Caller, Option<CredentialKind>)>),
+    Asking(Asked<'a, Found<'a>>),
 }
 
 /// A request, as far as credentials go.
@@ -104,6 +106,8 @@ pub struct State {
     tokens: Tokens,
     introspected: Arc<introspection::Memory>,
     nonces: Nonces,
+    /// Where other processes' nonces are known.
+    shared: Option<Shared>,
 }
 
 /// Who turned out to call.
@@ -142,10 +146,7 @@ fn go_on<'a>(
         let found = match (row.find)(shown, desk) {
             Found::Asking(asking) => {
                 return Sought::Asking(Box::pin(async move {
-                    let found = match asking.await {
-                        Ok((caller, by)) => Found::Known(caller, by),
-                        Err(error) => Found::Refused(error),
-                    };
+                    let found = asking.await.unwrap_or_else(Found::Refused);
                     note(&mut identity, row.kind, found, desk.open)?;
                     match go_on(shown, desk, rest, identity) {
                         Sought::Found(found) => found,
@@ -357,6 +358,12 @@ impl Credentials {
 // === impl State ===
 
 impl State {
+    /// A state whose nonces count once among all processes. Where nobody can be asked, what this one knows must do; or, if
+    /// it is `strict`, requests are refused.
+    pub fn sharing(once: Arc<dyn Once>, strict: bool) -> Self {
+        Self { shared: Some(Shared::new(once, strict)), ..Self::default() }
+    }
+
     /// Keeps the keys of the issuers that `trusted` names, and renews them in time. Never returns.
     pub async fn look_after(
         &self,
@@ -365,6 +372,18 @@ impl State {
         trusted: impl Fn() -> Vec<Box<str>>,
     ) {
         self.tokens.issuers().look_after(fetch, settings, trusted).await
+    }
+}
+
+impl Gauges for State {
+    fn show(&self, to: &mut dyn FnMut(Sample)) {
+        to(Sample {
+            name: "sluice_nonces_alone_total",
+            help: "Signed requests let in while Redis did not say whether another process has seen their nonce.",
+            counter: true,
+            labels: Vec::new(),
+            value: self.shared.as_ref().map_or(0, Shared::alone) as f64,
+        });
     }
 }
 

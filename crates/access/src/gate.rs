@@ -29,6 +29,7 @@ use tenancy::Directory;
 use crate::credential::{Asked, Identity};
 use crate::door::{Machine, Outgoing, Said, Target, Visit};
 use crate::listener::Peer;
+use crate::settings::Auth;
 
 /// Every gate. The order is the one of a config that does not say.
 pub const KINDS: &[Kind<Row>] = &[
@@ -174,14 +175,19 @@ impl Chain {
     }
 }
 
-/// Finds what is wrong with a chain.
-pub fn validate(names: &[GateName], open: bool, path: &str, findings: &mut Findings) {
+/// Finds what is wrong with a chain, by what the config says about credentials and whether it lists any.
+pub fn validate(names: &[GateName], auth: Option<Auth>, has_keys: bool, path: &str, findings: &mut Findings) {
     let list: Vec<&str> = names.iter().map(|name| name.0.as_str()).collect();
     check(&list, path, &[], findings);
-    if !open && !list.contains(&authenticate::KIND.name) {
-        let message =
-            "lets everybody in without a credential: add `authenticate`, or say `auth: none` if that is meant";
-        findings.add(path, message);
+    if !list.contains(&authenticate::KIND.name) {
+        // With nothing said it would be open until there is a first key, and this chain would stay so when there is one.
+        let open = "lets everybody in without a credential, also once there are keys: add `authenticate`, or say `auth: none` if that is meant";
+        let senseless = "does not look at the keys, tokens and certificates that are listed under `tenants`: add `authenticate`, or take them out";
+        match auth {
+            Some(Auth::None) if has_keys => findings.add(path, senseless),
+            Some(Auth::None) => {}
+            _ => findings.add(path, open),
+        }
     }
     let (authenticates, verifies) = (authenticate::KIND.name, verify_signature::KIND.name);
     if list.contains(&authenticates) && !list.contains(&verifies) {
@@ -250,7 +256,7 @@ mod tests {
     fn faults(list: &[&str]) -> Vec<String> {
         let names: Vec<GateName> = list.iter().map(|name| GateName((*name).into())).collect();
         let mut findings = Findings::default();
-        validate(&names, false, "middleware", &mut findings);
+        validate(&names, Some(Auth::Required), true, "middleware", &mut findings);
         findings.0.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect()
     }
 
@@ -268,10 +274,17 @@ mod tests {
 
     #[test]
     fn a_chain_without_authentication_must_be_meant() {
-        assert!(faults(&["access_log"])[0].contains("lets everybody in"));
-        let mut findings = Findings::default();
-        validate(&[], true, "middleware", &mut findings);
-        assert!(findings.0.is_empty());
+        let fault = |auth, has_keys| {
+            let mut findings = Findings::default();
+            validate(&[GateName("access_log".into())], auth, has_keys, "middleware", &mut findings);
+            findings.0.into_iter().map(|finding| finding.message).collect::<String>()
+        };
+        for has_keys in [false, true] {
+            assert!(fault(Some(Auth::Required), has_keys).contains("lets everybody in"));
+            assert!(fault(None, has_keys).contains("also once there are keys"), "a first key must shut the door");
+        }
+        assert_eq!(fault(Some(Auth::None), false), "");
+        assert!(fault(Some(Auth::None), true).contains("does not look at the keys"));
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //!
 //! Each data-plane core appends to a file of its own, through memory: an entry costs a copy and no system call, and is
 //! safe from a killed process at once. A thread brings it to the disk every few milliseconds, against loss of power, and
-//! prepares the files to come. Files are made at their full size, so that a full disk shows when a file is made and never
-//! in the middle of an entry. Knows nothing of what entries mean.
+//! prepares the files to come. Files are made at their full size, with all their blocks, so that a full disk shows when a
+//! file is made and never in the middle of an entry. Nothing begins but where the files that are there have room for its
+//! end, and for those of all others that have begun. Knows nothing of what entries mean.
 
 mod codec;
 mod map;
 mod place;
 mod reading;
 mod sheet;
+mod words;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,16 +29,20 @@ use self::place::Place;
 use self::reading::Reading;
 use self::sheet::{HEAD, Pen, Sheet, frame};
 
-/// How often what was written is brought to the disk: what a loss of power can cost.
-const SYNC: Duration = Duration::from_millis(5);
+/// How often what was written is brought to the disk: what a loss of power can cost. Each time the pages written to are
+/// taken from the writers, who take them back at their next entry: more often costs every call.
+const SYNC: Duration = Duration::from_millis(8);
 /// Bound: a file. Larger ones would hold what is posted for longer, and take their room even where little is written.
 const SHEET_MAX: u64 = 4 << 20;
-/// Bound: a smaller file would be full after a few hundred calls.
-const SHEET_MIN: u64 = 64 << 10;
+/// Bound: a smaller file would have room for the ends of less than a hundred calls.
+const SHEET_MIN: u64 = 128 << 10;
+/// Bound: what is kept free for the end of each call that has begun. The longest ids and tags that clients can send take a
+/// fifth of it, names of models, plans and prices the rest; most ends take a quarter of it.
+const END: u64 = 1 << 10;
 /// Files that each core must be able to have: one that is written, one that is read, one to come.
 const SHEETS_PER_CORE: u64 = 8;
 /// Files kept ready. One fills in half a second at the highest rates.
-const SPARES: usize = 2;
+const SPARES: u64 = 2;
 /// Bound: ends that cost nothing and found no room; some tens of megabytes.
 const BEYOND_MAX: usize = 100_000;
 /// Where it lies within a data directory.
@@ -68,6 +74,12 @@ struct Shared {
     /// Bytes of entries, and of those posted.
     bytes: AtomicU64,
     posted: AtomicU64,
+    /// Attempts that have begun and not ended: each has room for its end.
+    owed: AtomicU64,
+    /// Files kept ready.
+    ready: AtomicU64,
+    /// No file could be made when that was last tried: whoever keeps the files tries again.
+    short: AtomicBool,
     stopping: AtomicBool,
     /// The last fault of a disk has been told.
     told: AtomicBool,
@@ -84,7 +96,7 @@ struct Desk {
 /// Where an entry may go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Urgency {
-    /// Only where its end will find room.
+    /// Only where the ends of all that has begun find room besides.
     Begins,
     /// Wherever there is room.
     Ends,
@@ -94,8 +106,10 @@ impl Daybook {
     /// Opens the daybook of a data directory for so many cores, with files of at most so many bytes altogether. What an
     /// earlier process has left there is read first.
     ///
+    /// On a full disk it is open, and nothing begins until there is room.
+    ///
     /// # Errors
-    /// When the files cannot be made: no room, no right.
+    /// When the files cannot be made.
     pub fn open(data_dir: &Path, cores: usize, most: u64) -> io::Result<Self> {
         let (place, left) = Place::take(&data_dir.join(DIRECTORY))?;
         let cores = cores.max(1);
@@ -115,10 +129,13 @@ impl Daybook {
             files: AtomicU64::new(files),
             bytes: AtomicU64::new(0),
             posted: AtomicU64::new(0),
+            owed: AtomicU64::new(0),
+            ready: AtomicU64::new(0),
+            short: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             told: AtomicBool::new(false),
         });
-        shared.prepare()?;
+        shared.prepare().or_else(|fault| if is_full(&fault) { Ok(()) } else { Err(fault) })?;
         let keeper = std::thread::Builder::new().name("sluice-daybook".into()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.keep()
@@ -129,16 +146,25 @@ impl Daybook {
 
 impl kernel::store::Daybook for Daybook {
     fn open(&self, draft: &Charge) -> Result<(), Full> {
-        self.shared.write(Urgency::Begins, |to| codec::opened(to, draft))
+        self.shared.owed.fetch_add(1, Ordering::AcqRel);
+        let opened = self.shared.write(Urgency::Begins, |to| codec::opened(to, draft));
+        opened.inspect_err(|_| self.shared.ended())
     }
 
     fn progress(&self, progress: &Progress) {
         // Left out where there is no room, as promised.
-        let _ = self.shared.write(Urgency::Ends, |to| codec::progress(to, progress));
+        let _ = self.shared.write(Urgency::Begins, |to| codec::progress(to, progress));
     }
 
     fn close(&self, charge: &Charge) {
         if self.shared.write(Urgency::Ends, |to| codec::closed(to, charge)).is_err() {
+            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), !charge.amount.is_zero());
+        }
+        self.shared.ended();
+    }
+
+    fn unopened(&self, charge: &Charge) {
+        if self.shared.write(Urgency::Begins, |to| codec::closed(to, charge)).is_err() {
             self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), !charge.amount.is_zero());
         }
     }
@@ -147,11 +173,12 @@ impl kernel::store::Daybook for Daybook {
         if self.shared.write(Urgency::Ends, |to| codec::void(to, id)).is_err() {
             self.shared.keep_beyond(Entry::Void(id), false);
         }
+        self.shared.ended();
     }
 
     fn carry(&self, draft: &Charge, progress: Option<&Progress>) -> Result<(), Full> {
         self.shared.write(Urgency::Begins, |to| codec::carried(to, draft))?;
-        progress.map_or(Ok(()), |progress| self.shared.write(Urgency::Ends, |to| codec::progress(to, progress)))
+        progress.map_or(Ok(()), |progress| self.shared.write(Urgency::Begins, |to| codec::progress(to, progress)))
     }
 
     fn read(&self, most: usize) -> io::Result<Page> {
@@ -198,30 +225,74 @@ impl Drop for Daybook {
 
 impl Shared {
     fn write(&self, urgency: Urgency, entry: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
-        let Some(desk) = self.desks.get(core::current() % self.desks.len()) else { return Err(Full) };
-        let mut desk = lock(desk);
+        let here = core::current() % self.desks.len();
+        let mut desk = self.desks.get(here).map(lock).ok_or(Full)?;
         let Desk { current, scratch } = &mut *desk;
         frame(scratch, entry);
         let len = scratch.len() as u64;
         loop {
-            if let Some((sheet, pen)) = current {
-                // Where no file is to come, the second half of the last one is kept for the ends of what has begun.
-                let kept = if urgency == Urgency::Begins && self.last() { self.sheet / 2 } else { 0 };
-                if pen.room(sheet) >= len + kept && pen.append(sheet, scratch) {
+            if let Some((sheet, pen)) = current
+                && let Some(left) = pen.room(sheet).checked_sub(len)
+            {
+                if urgency == Urgency::Begins && !self.covers(left) {
+                    return Err(Full);
+                }
+                if pen.append(sheet, scratch) {
                     self.bytes.fetch_add(len, Ordering::Relaxed);
                     return Ok(());
                 }
-                if kept > 0 {
-                    return Err(Full);
-                }
             }
-            let Some(next) = self.take() else { return Err(Full) };
+            let Some(next) = self.take(urgency) else { break };
             lock(&self.begun).push(Arc::clone(&next.0));
             lock(&self.written).push(Arc::clone(&next.0));
             if let Some((sheet, _)) = current.replace(next) {
                 sheet.seal();
             }
         }
+        if urgency == Urgency::Begins {
+            return Err(Full);
+        }
+        let framed = std::mem::take(scratch);
+        drop(desk);
+        self.write_elsewhere(here, &framed)
+    }
+
+    /// Writes an end whose own core has no room left where another has.
+    fn write_elsewhere(&self, here: usize, framed: &[u8]) -> Result<(), Full> {
+        for (_, desk) in self.desks.iter().enumerate().filter(|(nth, _)| *nth != here) {
+            // One at a time: who holds its own waits for no other.
+            if let Some((sheet, pen)) = &mut lock(desk).current
+                && pen.append(sheet, framed)
+            {
+                self.bytes.fetch_add(framed.len() as u64, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        Err(Full)
+    }
+
+    /// Whether all that has begun finds room for its end where this much is left of a core's own file, in it and in those
+    /// kept ready. What is left of other cores' files is not counted on, so that no two count on the same.
+    fn covers(&self, left: u64) -> bool {
+        // The rest of a file may be too short for the next end.
+        let usable = |room: u64| room.saturating_sub(END);
+        let owed = self.owed.load(Ordering::Acquire) * END;
+        loop {
+            if usable(left) >= owed
+                || usable(left) + self.ready.load(Ordering::Acquire) * usable(self.sheet - HEAD) >= owed
+            {
+                return true;
+            }
+            if self.short.load(Ordering::Relaxed) || !matches!(self.lay_by(), Ok(true)) {
+                return false;
+            }
+        }
+    }
+
+    /// An attempt has ended.
+    fn ended(&self) {
+        // One that is ended twice must not take the room of another.
+        let _ = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1));
     }
 
     /// Keeps an end in memory that found no room. Ends that cost nothing go on to come while it is full: of them not all
@@ -233,25 +304,39 @@ impl Shared {
         }
     }
 
-    /// Whether the file in use may be the last there is.
-    fn last(&self) -> bool {
-        self.files.load(Ordering::Acquire) + self.sheet > self.most && lock(&self.spares).is_empty()
-    }
-
     /// A file to go on with: one that was prepared, else one made here and now.
-    fn take(&self) -> Option<(Arc<Sheet>, Pen)> {
+    fn take(&self, urgency: Urgency) -> Option<(Arc<Sheet>, Pen)> {
         let spare = lock(&self.spares).pop_front();
-        spare.or_else(|| self.make().ok().flatten())
+        if spare.is_some() {
+            self.ready.fetch_sub(1, Ordering::AcqRel);
+            return spare;
+        }
+        if urgency == Urgency::Begins && self.short.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.make().ok().flatten()
     }
 
-    /// Makes a file; `None` where files may take no more room.
+    /// Makes a file and keeps it ready; false where files may take no more room.
+    fn lay_by(&self) -> io::Result<bool> {
+        let made = self.make();
+        self.short.store(!matches!(made, Ok(Some(_))), Ordering::Relaxed);
+        let Some(made) = made? else { return Ok(false) };
+        // Counted first: who takes it counts it off.
+        self.ready.fetch_add(1, Ordering::AcqRel);
+        lock(&self.spares).push_back(made);
+        Ok(true)
+    }
+
+    /// Makes a file; `None` where files may take no more room. A fault where the disk has none.
     fn make(&self) -> io::Result<Option<(Arc<Sheet>, Pen)>> {
         let claim = |files: u64| files.checked_add(self.sheet).filter(|sum| *sum <= self.most);
         if self.files.fetch_update(Ordering::AcqRel, Ordering::Acquire, claim).is_err() {
             return Ok(None);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        match Sheet::make(&self.place.path, number, self.sheet) {
+        let room = self.place.has_room(self.sheet);
+        match room.and_then(|()| Sheet::make(&self.place.path, number, self.sheet)) {
             Ok((sheet, pen)) => Ok(Some((Arc::new(sheet), pen))),
             Err(fault) => {
                 self.files.fetch_sub(self.sheet, Ordering::AcqRel);
@@ -260,21 +345,27 @@ impl Shared {
         }
     }
 
-    /// Makes the files to come.
+    /// Makes the files to come: some, and those that the ends of what has begun would fill.
     fn prepare(&self) -> io::Result<()> {
-        while lock(&self.spares).len() < SPARES {
-            let Some(made) = self.make()? else { break };
-            lock(&self.spares).push_back(made);
+        loop {
+            let ends = (self.owed.load(Ordering::Acquire) * END).div_ceil(self.sheet - HEAD - END);
+            if self.ready.load(Ordering::Acquire) >= SPARES + ends {
+                self.short.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            if !self.lay_by()? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// What the thread does until the end.
     fn keep(&self) {
         loop {
             let last = self.stopping.load(Ordering::Acquire);
-            let done = self.sync().and_then(|()| if last { Ok(()) } else { self.prepare() });
-            match done {
+            // What cannot be brought to the disk does not keep the next files from being made.
+            let (synced, made) = (self.sync(), if last { Ok(()) } else { self.prepare() });
+            match synced.and(made) {
                 Ok(()) => self.told.store(false, Ordering::Relaxed),
                 Err(fault) if !self.told.swap(true, Ordering::Relaxed) => {
                     tracing::error!(%fault, "the daybook cannot be brought to the disk, or its next file not made");
@@ -290,16 +381,24 @@ impl Shared {
 
     fn sync(&self) -> io::Result<()> {
         let written = lock(&self.written).clone();
+        let mut outcome = Ok(());
         for sheet in &written {
             // Looked at first: what is written until it is sealed is synced below.
             let sealed = sheet.sealed();
-            sheet.sync()?;
-            if sealed {
+            let synced = sheet.sync();
+            if sealed && synced.is_ok() {
                 lock(&self.written).retain(|other| !Arc::ptr_eq(other, sheet));
             }
+            // A fault of one file is no reason to leave out the others.
+            outcome = outcome.and(synced);
         }
-        Ok(())
+        outcome
     }
+}
+
+/// Whether a disk, or what somebody may take of it, is full.
+fn is_full(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

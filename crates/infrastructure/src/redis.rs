@@ -1,9 +1,10 @@
-//! Counters shared through Redis.
+//! What processes share through Redis: counters here, and what counts once in [`Spent`].
 //!
 //! One key per counter, its tenant as the hash tag, changed by one script in one step on Redis's own clock. Everything is
 //! under a time-out: a server that hangs is given up like one that is gone. Whoever calls decides when to try again.
 
 mod settings;
+mod spent;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Script};
 use tokio::sync::Mutex;
 
 pub use self::settings::RedisSettings;
+pub use self::spent::Spent;
 
 /// For an exchange. Bound: fifty times what a server nearby takes, and shorter than leases last, so that one late answer
 /// holds nobody up.
@@ -41,10 +43,8 @@ impl Redis {
     /// # Errors
     /// When the URL is none. The message does not hold it.
     pub fn new(settings: &RedisSettings) -> Result<Arc<Self>, Fault> {
-        let client =
-            Client::open(settings.0.expose()).map_err(|_| Fault::Broken("its URL cannot be read".to_owned()))?;
         Ok(Arc::new(Self {
-            client,
+            client: client(settings)?,
             node: name(),
             exchange: Script::new(include_str!("redis/exchange.lua")),
             beat: Script::new(include_str!("redis/beat.lua")),
@@ -58,7 +58,7 @@ impl Redis {
         let mut place = self.connection.lock().await;
         let mut connection = match place.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => connect(&self.client).await?,
         };
         let pipeline = pipeline(script, calls);
         let mut answer = within(ANSWER_WITHIN, pipeline.query_async(&mut connection)).await;
@@ -72,13 +72,16 @@ impl Redis {
         }
         answer.map_err(Failed::fault)
     }
+}
 
-    async fn connect(&self) -> Result<MultiplexedConnection, Fault> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        within(CONNECT_WITHIN, connect).await.map_err(Failed::fault)
-    }
+fn client(settings: &RedisSettings) -> Result<Client, Fault> {
+    Client::open(settings.0.expose()).map_err(|_| Fault::Broken("its URL cannot be read".to_owned()))
+}
+
+async fn connect(client: &Client) -> Result<MultiplexedConnection, Fault> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
+    let connect = client.get_multiplexed_async_connection_with_config(&config);
+    within(CONNECT_WITHIN, connect).await.map_err(Failed::fault)
 }
 
 /// Keys and arguments of one run of a script.

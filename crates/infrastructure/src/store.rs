@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use kernel::store::Fault;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::connections::Connections;
 use self::engine::Engine;
@@ -59,6 +59,9 @@ struct Times {
 const SQLITE_WRITERS: u32 = 1;
 /// Bound: as many reports at once as anybody asks for; each connection is a thread and a cache of some megabytes.
 const SQLITE_READERS: u32 = 4;
+/// Bound: for a server to answer when the store is opened. One that does not counts as down, and the process starts by
+/// what it knows; the schema is then looked after on the first contact.
+const OPEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long to stand back when others were in the way; twice as long each time.
 const STAND_BACK: Duration = Duration::from_millis(5);
 /// Bound: then the caller is told that the store is down, and tries later.
@@ -69,7 +72,8 @@ const TRIES: u32 = 8;
 impl Store {
     /// Opens the store; `data_dir` is where a relative path of SQLite begins.
     ///
-    /// A PostgreSQL that cannot be reached is no error: the store is there and says `Down` until it can.
+    /// A PostgreSQL that cannot be reached, or does not answer within a second, is no error: the store is there and says
+    /// `Down` until it can.
     ///
     /// # Errors
     /// `Broken` where the settings or the schema make no sense, `Down` where SQLite's file cannot be opened.
@@ -94,10 +98,14 @@ impl Store {
             }
         };
         let store = Self { engine, place: settings.url.to_string(), write, read, migrated: OnceCell::new(), times };
-        match (store.ready().await, store.engine) {
-            (Ok(()), _) | (Err(Fault::Down(_)), Engine::Postgres) => Ok(Arc::new(store)),
-            (Err(fault), _) => Err(fault),
-        }
+        let ready = match engine {
+            Engine::Sqlite => store.ready().await,
+            Engine::Postgres => match timeout(OPEN_WITHIN, store.ready()).await {
+                Ok(Err(Fault::Down(_))) | Err(_) => Ok(()),
+                Ok(ready) => ready,
+            },
+        };
+        ready.map(|()| Arc::new(store))
     }
 
     /// Closes its connections; whatever is asked of it from now on fails.

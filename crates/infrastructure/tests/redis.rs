@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infrastructure::redis::{Redis, RedisSettings};
+use infrastructure::redis::{Redis, RedisSettings, Spent};
 use kernel::TenantId;
 use kernel::settings::{Findings, Secret};
-use kernel::share::{Grant, Order, Share, Wish};
+use kernel::share::{Grant, Once, Order, Share, Wish};
 use kernel::store::Fault;
 
 /// Past the time-outs of an exchange and of a connection.
@@ -144,6 +144,60 @@ fn a_url_that_is_none_is_refused_and_never_shown() {
     };
     assert!(check("redis://127.0.0.1:6379") && check("rediss://user:canary@cache.example:6380/2"));
     assert!(!check("http://canary.example") && !check("canary") && !check(""));
+}
+
+/// A process's end of what counts once, with its connection.
+fn spent(server: &testkit::Redis) -> Arc<Spent> {
+    let spent = Spent::new(&RedisSettings(Secret::new(server.url()))).unwrap();
+    let kept = Arc::clone(&spent);
+    tokio::spawn(async move { kept.keep::<()>().await });
+    spent
+}
+
+#[tokio::test]
+async fn what_counts_once_counts_once_at_all_processes_for_as_long_as_it_is_remembered() {
+    let server = testkit::Redis::start();
+    let (a, b) = (spent(&server), spent(&server));
+    let long = Duration::from_secs(60);
+    assert!(a.first("one", long).await.unwrap());
+    assert!(!b.first("one", long).await.unwrap() && !a.first("one", long).await.unwrap());
+    assert!(b.first("two", Duration::from_millis(50)).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(a.first("two", long).await.unwrap(), "forgotten in time");
+    // Many at once, of which each counts once.
+    let asked = (0..200).map(|at| {
+        let node = if at % 2 == 0 { Arc::clone(&a) } else { Arc::clone(&b) };
+        tokio::spawn(async move { node.first(&format!("many-{}", at / 4), long).await.unwrap() })
+    });
+    let mut first = 0;
+    for asked in asked.collect::<Vec<_>>() {
+        first += usize::from(asked.await.unwrap());
+    }
+    assert_eq!(first, 50);
+}
+
+#[tokio::test]
+async fn who_asks_a_server_that_hangs_waits_once_and_is_then_told_at_once() {
+    let server = testkit::Redis::start();
+    let (node, long) = (spent(&server), Duration::from_secs(60));
+    assert!(node.first("one", long).await.unwrap());
+    server.hang();
+    let since = Instant::now();
+    assert!(matches!(node.first("two", long).await, Err(Fault::Down(_))));
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    tokio::time::sleep(SOON).await;
+    let since = Instant::now();
+    for _ in 0..100 {
+        assert!(matches!(node.first("three", long).await, Err(Fault::Down(_))));
+    }
+    assert!(since.elapsed() < Duration::from_millis(50), "{:?}: nobody waits for what is known", since.elapsed());
+    server.go_on();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.first("four", long).await.is_err() {
+        assert!(Instant::now() < deadline, "never again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!node.first("two", long).await.unwrap(), "what was asked and given up happened all the same");
 }
 
 #[tokio::test]

@@ -97,7 +97,9 @@ impl Money {
 
     /// So many times the amount. Saturates, far beyond what anybody pays.
     pub const fn times(self, count: u64) -> Self {
-        Self(self.0.saturating_mul(count as i128))
+        let (amount, count) = (self.0, count as i128);
+        // What fits one word, times a word, fits two: nearly every price does, and need not be checked with four products.
+        if amount == amount as i64 as i128 { Self(amount * count) } else { Self(amount.saturating_mul(count)) }
     }
 
     /// The amount for one, where this is for `count`; `None` where it is not exact.

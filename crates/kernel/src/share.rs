@@ -1,6 +1,6 @@
-//! Counters that several processes have in common.
+//! What several processes have in common: counters, and what may happen once.
 //!
-//! Nothing on the way of a call asks for them: each process draws some units ahead (a lease), spends them by itself, and
+//! Nothing on the way of a call asks for counters: each process draws some units ahead (a lease), spends them by itself, and
 //! comes back for more, many counters in one exchange. What it took beyond its lease it charges at the next exchange; what
 //! it does not need it gives back the same way.
 
@@ -72,6 +72,15 @@ pub struct Grant {
 pub const HELD_FOR: Duration = Duration::from_secs(3);
 /// Bound: a process not heard of for so long is gone.
 pub const GONE_AFTER: Duration = Duration::from_secs(3);
+
+/// Where it is kept what has happened and must not happen again, at whatever process.
+pub trait Once: Send + Sync + 'static {
+    /// Makes it happen; gives whether it is the first time. It is remembered for as long as `keep`.
+    ///
+    /// # Errors
+    /// When the answer does not come within the driver's time-out. It may have been remembered all the same.
+    fn first<'a>(&'a self, name: &'a str, keep: Duration) -> Stored<'a, bool>;
+}
 
 /// Where shared counters are kept.
 pub trait Share: Send + Sync + 'static {

@@ -13,20 +13,29 @@ pub struct Moment(u64);
 /// One second, so that "before anything happened" can be told from "at the start".
 const AHEAD: u64 = 1_000_000;
 
-fn start() -> Instant {
-    static START: OnceLock<Instant> = OnceLock::new();
-    *START.get_or_init(Instant::now)
+/// The clock's zero, as the standard library and as the system has it.
+fn start() -> &'static (Instant, u64) {
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
+    START.get_or_init(|| (Instant::now(), monotonic()))
+}
+
+/// The system's monotonic clock in microseconds: the one `Instant` reads, without the care `Instant` takes for clocks that
+/// go back. A call reads it some twenty times.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1000
 }
 
 impl Moment {
-    /// Reads the clock (about 30 ns).
+    /// Reads the clock (about 20 ns).
     pub fn now() -> Self {
-        Self(AHEAD + u64::try_from(start().elapsed().as_micros()).unwrap_or(u64::MAX))
+        let (_, zero) = *start();
+        Self(AHEAD + monotonic().saturating_sub(zero))
     }
 
     /// The same point on the standard library's clock, for timers.
     pub fn instant(self) -> Instant {
-        start() + Duration::from_micros(self.0.saturating_sub(AHEAD))
+        start().0 + Duration::from_micros(self.0.saturating_sub(AHEAD))
     }
 
     /// A moment at a known offset; for tests and simulations.

@@ -1,6 +1,7 @@
 //! The `models:` section.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kernel::settings::{Findings, Millis, Secret};
@@ -98,6 +99,10 @@ pub struct ModelSettings {
     /// ask. Switch off for a backend that refuses `stream_options`.
     #[serde(default = "default::yes")]
     pub force_usage: bool,
+    /// The model's own `tokenizer.json`, as Hugging Face's library writes it: its tokens are counted with it where the
+    /// backend does not say how many there were. Default: by the name, or guessed.
+    #[serde(default)]
+    pub tokenizer: Option<PathBuf>,
     /// Long form: the versions that share this model's traffic by weight.
     #[serde(default)]
     pub versions: Vec<VersionSettings>,
@@ -288,6 +293,7 @@ impl ModelSettings {
             retry: RetrySettings::default(),
             pool: PoolSettings::default(),
             force_usage: true,
+            tokenizer: None,
             versions: Vec::new(),
             sim: None,
         }

@@ -23,7 +23,6 @@ use crate::money::Money;
 
 /// What outlives configs: slots, health and connections of instances; calls that wait; issuers' keys and nonces; what is
 /// taken of limits, and what is spent.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) fleet: models::State,
     pub(crate) queues: scheduling::State,
@@ -41,6 +40,19 @@ pub(crate) struct Stages {
 /// Request headers a backend may see.
 const FORWARD: &[&str] = &["traceparent", "tracestate", "openai-beta"];
 
+impl State {
+    /// Nothing has happened yet.
+    pub(crate) fn new(credentials: access::credential::State, money: Money) -> Self {
+        Self {
+            fleet: models::State::default(),
+            queues: scheduling::State::default(),
+            credentials: Arc::new(credentials),
+            limits: Arc::default(),
+            money,
+        }
+    }
+}
+
 /// Builds the machine of a config.
 pub(crate) fn assemble(
     loaded: &Loaded,
@@ -54,6 +66,7 @@ pub(crate) fn assemble(
     let fleet = Arc::new(Fleet::new(&config.all_models(), &config.nodes, &state.fleet));
     let roster: Arc<Roster> = fleet.roster();
     let scheduler = Arc::new(Scheduler::new(&config.scheduling, &state.queues, fleet.clone(), &roster, fleet.clone()));
+    state.money.till.tokenizers.store(Arc::new(loaded.tokenizers.clone()));
     tenancy::tokens::warm(roster.models.keys().map(|model| model.as_str().into()));
     let meter = Arc::new(Meter::new(scheduler.clone(), Arc::clone(&state.money.till)));
     let core = Arc::new(Orchestrator::new(&roster, meter));

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 mod control;
 pub(crate) mod invoice;
 pub(crate) mod key;
+pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod price;
 pub(crate) mod schema;

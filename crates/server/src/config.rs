@@ -18,6 +18,7 @@ use models::ModelSettings;
 use models::settings::{NodeSettings, ServiceSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tenancy::tokens::Tokenizers;
 use tenancy::{Declared, PlanSettings, TenantSettings, catalogue};
 
 use crate::environment;
@@ -93,11 +94,13 @@ pub(crate) struct Listen {
 }
 
 /// A config, and which one it is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// A fingerprint of its values.
     pub(crate) print: String,
+    /// Tokenizers of the models that have their own, read from the files that it names.
+    pub(crate) tokenizers: Tokenizers,
 }
 
 impl Default for ShutdownSettings {
@@ -107,16 +110,20 @@ impl Default for ShutdownSettings {
 }
 
 impl Config {
-    /// Reads and validates a file whole; `listen` are the addresses that replace its own.
-    pub(crate) fn load(path: &Path, listen: &Listen, data_dir: &Path) -> Result<Loaded, Faults> {
+    /// Reads and validates a file whole; `listen` are the addresses that replace its own, and of the `known` tokenizers
+    /// those are kept that have not changed.
+    pub(crate) fn load(path: &Path, listen: &Listen, data_dir: &Path, known: &Tokenizers) -> Result<Loaded, Faults> {
         let document = Document::open(path, &environment::variable)?;
         let mut config: Self = document.read()?;
         config.listen_at(listen);
         let mut findings = Findings::default();
         config.validate(data_dir, &mut findings);
+        let tokenizers = Tokenizers::read(config.tokenizers(), known, &mut |i, message| {
+            findings.add(format!("models[{i}].tokenizer"), message);
+        });
         let faults = findings.0.into_iter().map(|finding| document.fault(&finding.path, finding.message)).collect();
         document.refuse(faults)?;
-        Ok(Loaded { config, print: document.fingerprint() })
+        Ok(Loaded { config, print: document.fingerprint(), tokenizers })
     }
 
     /// Replaces addresses.
@@ -125,20 +132,17 @@ impl Config {
         self.listen.admin = listen.admin.unwrap_or(self.listen.admin);
     }
 
-    /// Whether anyone may call.
-    pub(crate) fn open(&self) -> bool {
-        match self.auth {
-            Some(Auth::Required) => false,
-            Some(Auth::None) => true,
-            None => !self.has_keys(),
-        }
-    }
-
     /// The data plane's address.
     pub(crate) fn address(&self) -> SocketAddr {
         let guarded = self.auth.is_some() || self.has_keys();
         let ip = if guarded { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         self.listen.http.unwrap_or(SocketAddr::new(IpAddr::V4(ip), PORT))
+    }
+
+    /// Models with tokenizers of their own, each with its place in the list.
+    fn tokenizers(&self) -> impl Iterator<Item = (usize, &str, &Path)> {
+        let models = self.models.iter().enumerate();
+        models.filter_map(|(i, model)| Some((i, model.model_name.as_str(), model.tokenizer.as_deref()?)))
     }
 
     /// The models and, as if they were some, the services.
@@ -162,7 +166,7 @@ impl Config {
 
     fn validate_chain(&self, findings: &mut Findings) {
         if let Some(names) = &self.middleware {
-            gate::validate(names, self.open(), "middleware", findings);
+            gate::validate(names, self.auth, self.has_keys(), "middleware", findings);
         }
         let of_models = self.models.iter().map(|model| &model.middleware).enumerate();
         let of_services = self.services.iter().map(|service| &service.middleware).enumerate();

@@ -13,7 +13,7 @@ use crate::environment;
 /// The file in the data directory for who is known, for a start while the store cannot be reached.
 const KNOWN: &str = "known.jsonl";
 /// Bound: for the last words to a store when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens the store of a config and the register over it.
 pub(crate) async fn open(config: &Config, data_dir: &Path) -> anyhow::Result<(Arc<Store>, Arc<Register>)> {

@@ -18,12 +18,17 @@ mod source;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
+
+/// What a call's thread makes is often dropped by another, which posts or records it; why this one: decision 0023.
+#[global_allocator]
+static HEAP: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command.run() {
         Ok(code) => code,
         Err(fault) => {
-            eprintln!("sluice: {fault:#}");
+            command::output::complain(format_args!("sluice: {fault:#}"));
             ExitCode::FAILURE
         }
     }

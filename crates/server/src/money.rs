@@ -7,29 +7,20 @@ use std::sync::Arc;
 use infrastructure::daybook::Daybook;
 use infrastructure::store::{OnLoss, StorageSettings};
 use kernel::sight::{Gauges, Sample};
-use kernel::store::daybook::Unkept;
 use kernel::store::{Ledger, Registry};
 use tenancy::tokens::Reading;
 use tenancy::{Bookkeeper, Catalogue, Purse, Register, Till};
 
-/// Purse and daybook, and the bookkeeper where there is a ledger.
+/// Purse and daybook, and who posts what is in it.
 #[derive(Clone)]
 pub(crate) struct Money {
     pub(crate) till: Arc<Till>,
     pub(crate) purse: Arc<Purse>,
-    pub(crate) keeper: Option<Arc<Bookkeeper>>,
+    pub(crate) keeper: Arc<Bookkeeper>,
 }
 
 /// Where words are in the dialect that backends speak.
 const READING: Reading = Reading { prompt: wire::openai::words::prompt, answer: wire::openai::words::answer };
-
-impl Default for Money {
-    /// Budgets that are counted in memory, and nothing kept.
-    fn default() -> Self {
-        let purse = purse();
-        Self { till: Till::new(Arc::clone(&purse), Arc::new(Unkept), READING), purse, keeper: None }
-    }
-}
 
 impl Money {
     /// For so many cores: what calls cost is written down in the data directory, and then posted.
@@ -52,8 +43,8 @@ impl Money {
             purse.expect_others();
         }
         // Who was last used when is the register's to tell.
-        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, None, Arc::clone(&purse));
-        Ok(Self { till: Till::new(Arc::clone(&purse), daybook, READING), purse, keeper: Some(keeper) })
+        let keeper = Bookkeeper::new(Arc::clone(&daybook) as _, ledger, Arc::clone(&purse));
+        Ok(Self { till: Till::new(Arc::clone(&purse), daybook, READING), purse, keeper })
     }
 }
 
@@ -78,9 +69,7 @@ impl Money {
 impl Gauges for Money {
     fn show(&self, to: &mut dyn FnMut(Sample)) {
         self.till.show(to);
-        if let Some(keeper) = &self.keeper {
-            keeper.show(to);
-        }
+        self.keeper.show(to);
     }
 }
 

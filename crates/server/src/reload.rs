@@ -46,6 +46,7 @@ impl Running {
             Arc::clone(&self.workers) as _,
             Arc::clone(&self.register) as _,
             Arc::clone(&self.state.limits) as _,
+            Arc::clone(&self.state.credentials) as _,
             self.stages.load_full() as _,
             Arc::new(self.state.money.clone()) as _,
         ]
@@ -105,14 +106,16 @@ impl Running {
 
     /// Puts the file's config in place; `None` when it is the one in place already.
     fn reload(&self, path: &Path, generation: u64, current: &Loaded) -> anyhow::Result<Option<Loaded>> {
-        let loaded = Config::load(path, &self.listen, &self.data_dir).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+        let load = || Config::load(path, &self.listen, &self.data_dir, &current.tokenizers);
+        // A tokenizer can take seconds to read.
+        let loaded = tokio::task::block_in_place(load).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         // A certificate may have changed in a file the config only names.
         let tls = loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
         enrolment::season(&self.register, &loaded.config, &self.data_dir)?;
         if loaded.config.listen.tls.is_some() == current.config.listen.tls.is_some() {
             self.cores.renew(tls);
         }
-        if loaded.print == current.print {
+        if loaded.print == current.print && loaded.tokenizers.same(&current.tokenizers) {
             return Ok(None);
         }
         for (key, changed) in fixed(&loaded.config, &current.config) {

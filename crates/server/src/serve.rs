@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use access::listener::Tls;
-use access::{Cores, Door, Listener, admin};
+use access::{Cores, Door, Listener, admin, credential};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use infrastructure::fetch::Fetcher;
-use infrastructure::redis::Redis;
+use infrastructure::redis::{Redis, Spent};
+use infrastructure::store::{OnLoss, StorageSettings};
 use infrastructure::telemetry::{AccessLog, Format, Metrics, OperatorLog, Recorder};
 use kernel::Moment;
 use kernel::fetch::Fetch;
@@ -28,6 +29,8 @@ use crate::{banner, enrolment, environment};
 
 /// How often those who wait for a slot are looked after.
 const TEND: Duration = Duration::from_millis(100);
+/// Bound: for what blocks a thread when everything else has ended.
+const LEFT_OVER: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // The control plane: everything that is not a client's connection.
@@ -36,7 +39,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .thread_name("sluice-control")
         .build()?;
-    runtime.block_on(serve(args))
+    let ended = runtime.block_on(serve(args));
+    // A name that is still looked up, or a file on a disk that hangs, holds the end up for so long at most.
+    runtime.shutdown_timeout(LEFT_OVER);
+    ended
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -54,7 +60,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let money = Money::open(&config.storage, &args.data_dir, threads, ledger, plans)
         .context("cannot make the daybook in the data directory")?;
     money.price(&register);
-    let state = State { money, ..State::default() };
+    let (credentials, nonces) = credentials(&config.storage)?;
+    let state = State::new(credentials, money);
     let admin_token = environment::admin_token(config.admin.token.as_ref(), &args.data_dir);
     let fetch: Arc<dyn Fetch> = Arc::new(Fetcher::new(config.issuers.ca.as_deref()).context("issuers.ca")?);
     let (machine, stages) = assemble(&loaded, 1, &state, &register, admin_token, &fetch);
@@ -113,15 +120,17 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         tasks.spawn(async move { tenancy::limit::sharing::share(limits, share).await });
         tasks.spawn(async move { tenancy::purse::sharing::share(purse, others, also).await });
     }
-    let kept = running.state.money.keeper.clone().map(|keeper| {
-        let stop = stopping.clone();
-        tokio::spawn(async move { keeper.run(stop.cancelled_owned()).await })
-    });
+    if let Some(nonces) = nonces {
+        tasks.spawn(async move { nonces.keep().await });
+    }
+    let (keeper, stop) = (Arc::clone(&running.state.money.keeper), stopping.clone());
+    let mut kept = tokio::spawn(async move { keeper.run(stop.cancelled_owned()).await });
     let (shown, stop) = (Arc::clone(&recorder), stopping.clone());
     let door = Arc::clone(&running.door);
     let plane = admin::Plane {
         door,
         register: Arc::clone(&running.register),
+        report_within: config.storage.report_timeout_ms.duration(),
         books: Books::new(Arc::clone(&store) as _, Arc::clone(&store) as _),
         metrics: Box::new(move || shown.show()),
         lines: Box::new(running.state.queues.clone()),
@@ -144,26 +153,54 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     eprint!("{banner}");
 
-    wait(&mut signals, &mut tasks).await;
+    let ended = wait(&mut signals, &mut tasks, &mut kept).await;
     let closing = || running.state.money.till.stop();
     shutdown::finish(&config.shutdown, &running.door, &running.cores, &accepting, &mut signals, closing).await;
     running.cores.stop();
     stopping.cancel();
-    if let Some(kept) = kept {
+    let kept = match ended {
         // What the last calls cost.
-        drop(kept.await);
-    }
+        Ended::Asked => kept.await.is_ok(),
+        Ended::Unkept => false,
+    };
     enrolment::close(&store, &running.register).await;
     drop(rounds);
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Waits for the signal to stop. A task that ends before it is a fault worth knowing; calls go on without it.
-async fn wait(signals: &mut Signals, tasks: &mut tokio::task::JoinSet<std::io::Result<()>>) {
+/// What is remembered of credentials, and what it shares with other processes.
+fn credentials(storage: &StorageSettings) -> anyhow::Result<(credential::State, Option<Arc<Spent>>)> {
+    let Some(redis) = &storage.redis else { return Ok(Default::default()) };
+    let nonces = Spent::new(redis).context("storage.redis")?;
+    let strict = storage.on_redis_loss == OnLoss::Refuse;
+    Ok((credential::State::sharing(Arc::clone(&nonces) as _, strict), Some(nonces)))
+}
+
+/// Why a server stops.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// By a signal.
+    Asked,
+    /// Nobody posts any more what calls cost.
+    Unkept,
+}
+
+/// Waits for the signal to stop. A task that ends before it is a fault worth knowing; calls go on without it. But for the
+/// bookkeeper: what it had read and not posted only the next start reads again, so this process makes way for it.
+async fn wait(
+    signals: &mut Signals,
+    tasks: &mut tokio::task::JoinSet<std::io::Result<()>>,
+    kept: &mut tokio::task::JoinHandle<()>,
+) -> Ended {
     loop {
         tokio::select! {
-            () = signals.asked() => return,
+            () = signals.asked() => return Ended::Asked,
+            ended = &mut *kept => {
+                let fault = ended.err().map_or_else(|| "it has ended".to_owned(), |fault| fault.to_string());
+                tracing::error!(fault, "nobody posts what calls cost any more: stopping; what is in the daybook is posted after the next start");
+                return Ended::Unkept;
+            }
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Ok(())) => tracing::error!("a background task has ended"),
                 Ok(Err(fault)) => tracing::error!(%fault, "a background task has ended"),
@@ -219,4 +256,21 @@ fn cores_available() -> usize {
 
 fn busy(key: &str, address: std::net::SocketAddr) -> String {
     format!("cannot listen on {address} (`{key}`): is another program using it?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_nobody_posts_charges_any_more_the_server_stops() {
+        let mut signals = Signals::take().unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async { Err(std::io::Error::other("no reason to stop")) });
+        let mut kept = tokio::spawn(std::future::pending());
+        let waiting = wait(&mut signals, &mut tasks, &mut kept);
+        assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
+        kept.abort();
+        assert_eq!(wait(&mut signals, &mut tasks, &mut kept).await, Ended::Unkept);
+    }
 }

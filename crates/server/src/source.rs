@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use kernel::settings::{Findings, Secret};
 use models::ModelSettings;
 use models::detect::{self, Detected};
+use tenancy::tokens::Tokenizers;
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, Listen, Loaded};
@@ -55,7 +56,7 @@ pub(crate) async fn find(args: &ServeArgs) -> anyhow::Result<Source> {
 
 async fn look(args: &ServeArgs) -> anyhow::Result<Source> {
     if let Some(path) = &args.config {
-        let loaded = Config::load(path, &args.listen(), &args.data_dir)
+        let loaded = Config::load(path, &args.listen(), &args.data_dir, &Tokenizers::default())
             .map_err(|faults| anyhow::anyhow!("the config is not usable:\n{faults}"))?;
         return Ok(Source { loaded, about: format!("config {}", path.display()) });
     }
@@ -128,5 +129,6 @@ fn join(models: &mut Vec<ModelSettings>, model: ModelSettings) {
 }
 
 fn made(models: Vec<ModelSettings>) -> Loaded {
-    Loaded { config: Config { models, ..Config::default() }, print: "builtin".into() }
+    let config = Config { models, ..Config::default() };
+    Loaded { config, print: "builtin".into(), tokenizers: Tokenizers::default() }
 }

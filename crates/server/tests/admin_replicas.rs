@@ -129,3 +129,24 @@ async fn a_start_without_the_store_knows_who_was_known_last() {
 fn text_of(key: &Value) -> &str {
     text(key, "id")
 }
+
+#[tokio::test]
+async fn a_report_takes_the_time_that_it_may_and_nothing_else_does() {
+    let postgres = Postgres::start();
+    let console = Console(launch(&postgres.database()).start().await);
+    console.made("POST", "/admin/v1/tenants", json!({ "id": "acme" })).await;
+    console.got("/admin/v1/usage").await;
+    postgres.hang();
+    let since = Instant::now();
+    let change = async {
+        let (status, code, ..) = console.refused("POST", KEYS, json!({ "name": "late" })).await;
+        assert_eq!((status, code.as_str()), (503, "store_down"));
+        assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
+        // Longer than anything but a report may take, and less than a report.
+        tokio::time::sleep(Duration::from_secs(12).saturating_sub(since.elapsed())).await;
+        postgres.resume();
+    };
+    let (usage, ()) = tokio::join!(console.ask("GET", "/admin/v1/usage", Value::Null), change);
+    assert_eq!(usage.status(), 200, "{}", usage.text());
+    assert!(since.elapsed() > Duration::from_secs(11), "it has waited: {:?}", since.elapsed());
+}

@@ -64,12 +64,18 @@ async fn a_page_of_a_listed_origin_is_let_in_and_told_so_even_when_refused() {
     assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example.com"));
     let stranger = [("origin", "https://evil.example"), ("access-control-request-method", "POST")];
     let preflight = ask(&sluice, "OPTIONS", CHAT, &stranger, "").await;
-    assert_eq!(preflight.header("access-control-allow-origin"), None);
+    assert_eq!((preflight.header("access-control-allow-origin"), preflight.header("vary")), (None, Some("origin")));
     let answer = send(&sluice, &[("origin", "https://evil.example")], BODY).await;
     assert_eq!(
-        (answer.status(), answer.header("access-control-allow-origin")),
-        (200, None),
-        "the browser keeps it back"
+        (answer.status(), answer.header("access-control-allow-origin"), answer.header("vary")),
+        (200, None, Some("origin")),
+        "the browser keeps it back, and a cache keeps it from a listed page"
+    );
+    let answer = send(&sluice, &[], BODY).await;
+    assert_eq!(
+        (answer.status(), answer.header("vary")),
+        (200, Some("origin")),
+        "nor is what no page asked for given to one"
     );
     assert_eq!(ask(&sluice, "OPTIONS", CHAT, &[], "").await.status(), 405, "that is no question of a browser's");
 }
@@ -137,17 +143,39 @@ async fn what_is_not_in_the_chain_does_not_happen_and_a_reload_changes_it() {
     assert!(!sluice.stdout().contains("\"quiet\""));
 }
 
+/// What `sluice check` says of a config.
+fn check(name: &str, text: &str) -> (bool, String) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let output = command.args(["check", "-c"]).arg(&path).env_clear().output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_chain_that_lets_everybody_in_is_refused_unless_that_is_said_and_makes_sense() {
+    let keyless = |auth: &str, list: &str| {
+        format!("{auth}middleware: [ {list} ]\nmodels: [ {{ model_name: m, endpoint: \"http://127.0.0.1:9\" }} ]\n")
+    };
+    // Without a word about it the door is open only until there is a first key, which the store may hold.
+    let (good, said) = check("gates-open.yaml", &keyless("", "access_log, cors"));
+    assert!(!good && said.contains("also once there are keys") && said.contains("gates-open.yaml:1:"), "{said}");
+    assert!(!check("gates-open.yaml", &keyless("", "")).0);
+    assert!(!check("gates-open.yaml", &keyless("auth: required\n", "access_log")).0);
+    assert!(check("gates-open.yaml", &keyless("auth: none\n", "access_log")).0);
+    assert!(check("gates-open.yaml", &keyless("", "authenticate, verify_signature")).0);
+    let keys = config("http://127.0.0.1:9", "", "auth: none\nmiddleware: [ access_log ]\n");
+    let (good, said) = check("gates-open.yaml", &keys);
+    assert!(!good && said.contains("does not look at the keys, tokens and certificates"), "{said}");
+}
+
 #[test]
 fn a_senseless_chain_is_refused_with_the_reason() {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gates-senseless.yaml");
     let more = "middleware: [ preprocess, authenticate, cors, cors ]\ncors: { origins: [ example.com ] }\n";
     let text = config("http://127.0.0.1:9", "", more)
         .replace("model_name: other,", "model_name: other, middleware: [ cors ],");
-    std::fs::write(&path, text).unwrap();
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_sluice")).args(["check", "-c"]).arg(&path).env_clear().output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
+    let (good, said) = check("gates-senseless.yaml", &text);
+    assert!(!good);
     for words in [
         "gates-senseless.yaml:6:15",
         "`authenticate` must stand before `preprocess`: whose plan it is must be known",

@@ -11,7 +11,7 @@ mod callers;
 use std::time::{Duration, Instant};
 
 use callers::{HOLD, Like, SOON, sample, send, tenant};
-use testkit::{Redis, Sluice, Upstream};
+use testkit::{Detour, Redis, Sluice, Upstream};
 
 const A: Like<'_> = Like { key: "a", priority: "", model: "", body: "", headers: &[] };
 const NODES: usize = 4;
@@ -31,6 +31,12 @@ struct Nodes {
 /// So many processes with one limit of one tenant.
 async fn start(limits: &str, count: usize) -> Nodes {
     let redis = Redis::start();
+    let url = redis.url();
+    start_at(redis, &url, limits, count).await
+}
+
+/// The same, with a Redis that is reached at this URL.
+async fn start_at(redis: Redis, url: &str, limits: &str, count: usize) -> Nodes {
     let upstream = Upstream::start(callers::holding());
     let config = format!(
         "auth: required
@@ -39,7 +45,7 @@ telemetry: {{ access_log: false }}
 tenants:
 {}models: [ {{ model_name: m, endpoint: \"{}\" }} ]
 ",
-        redis.url(),
+        url,
         tenant("acme", &format!("limits: {{ {limits} }}, "), &["a"]),
         upstream.url()
     );
@@ -229,6 +235,32 @@ async fn redis_hung_and_killed_under_load_costs_no_call_an_error_or_time_and_eac
         let limit = 400.0 * (1.0 + since.elapsed().as_secs_f64());
         let passed = tallies.iter().map(|tally| tally.passed).sum::<u64>() as f64;
         assert!(passed <= 1.005 * limit, "{fault}, and back: {passed} passed of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_redis_shares_limits_all_the_same_and_no_call_waits_for_it() {
+    let _alone = ALONE.lock().await;
+    let redis = Redis::start();
+    let detour = Detour::to(redis.port());
+    let url = format!("redis://127.0.0.1:{}", detour.port());
+    let nodes = start_at(redis, &url, "rps: 200", 2).await;
+    // Twenty milliseconds an exchange, of the fifty that it may take.
+    detour.delay(Duration::from_millis(10));
+    let lasting = Duration::from_secs(3);
+    let timed = async {
+        let since = Instant::now();
+        let tallies = tokio::join!(load(&nodes.all[0], 300, lasting), load(&nodes.all[1], 30, lasting));
+        ([tallies.0, tallies.1], since.elapsed().as_secs_f64())
+    };
+    let ((tallies, lasted), most) = tokio::join!(timed, bound(&nodes.all, lasting));
+    let (passed, limit) = (tallies.iter().map(|tally| tally.passed).sum::<u64>() as f64, 200.0 * (1.0 + lasted));
+    assert!(passed <= limit + most, "{passed} passed of {limit}, {most} on lease");
+    // By itself the first would keep to its half.
+    assert!(passed >= 0.9 * limit - most, "{passed} passed of {limit}, {most} on lease");
+    assert!(tallies.iter().all(|tally| tally.slowest < QUICK), "{tallies:?}");
+    for node in &nodes.all {
+        sample(node, "sluice_limit_shared", &[], 1.0).await;
     }
 }
 

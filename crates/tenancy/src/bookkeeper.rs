@@ -3,51 +3,49 @@
 //! Works beside the calls, in batches, and again and again until a batch is posted: a ledger that is down or hung holds up
 //! nobody but it. After a crash it first posts what the earlier process has left, and closes what was open then. It also
 //! brings to the purse what the ledger knows, between two batches, so that the two never count a charge twice. Every step
-//! can be repeated: what was posted already is known to the ledger by its id.
+//! can be repeated: what was posted already is known to the ledger by its id. So a step that breaks down (a fault of this
+//! program or of a driver) is taken again as well.
 
 mod desk;
+mod guard;
 
-use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kernel::Timestamp;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::ledger::{Batch, Charge, Ledger};
-use kernel::store::{Daybook, Fault, Registry};
-use kernel::{KeyId, Timestamp};
-use tokio::time::{Instant, timeout};
+use kernel::store::{Daybook, Fault};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::desk::Desk;
 use crate::Purse;
 
-/// How often the daybook is looked at when there was nothing in it.
+/// How often the daybook is looked at when all of it is posted: what comes meanwhile is posted in one transaction, which
+/// costs a store hardly more than one charge does.
 const TICK: Duration = Duration::from_millis(50);
-/// Bound: bytes read at once: some thousand charges, which a ledger takes in one transaction of some tens of milliseconds.
-const PAGE: usize = 1 << 20;
+/// Bound: bytes read at once: about a thousand charges, which a ledger takes in one transaction of some tens of milliseconds.
+const PAGE: usize = 512 << 10;
 /// Bound: how long a ledger may take for a batch before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bound: charges that a ledger is given at once however slow it is: fewer would not take it less time.
+const PORTION_MIN: usize = 64;
 /// How long to wait after a failure: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the purse is told anew what other nodes have spent and tenants have paid in.
 const REFRESH: Duration = Duration::from_secs(5);
-/// How often it is written down when keys were last used.
-const USED: Duration = Duration::from_secs(10);
-/// Bound: keys whose last use waits to be written down.
-const USED_MAX: usize = 100_000;
-/// Bound: how long Sluice waits at its end for a ledger to take the rest. What it does not take is posted after the next
-/// start.
-const LAST: Duration = Duration::from_secs(5);
+/// Bound: how long Sluice waits at its end for a ledger to take the rest, the batch that is under way included. What it
+/// does not take is posted after the next start.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Posts what is in a daybook.
 pub struct Bookkeeper {
     daybook: Arc<dyn Daybook>,
     ledger: Arc<dyn Ledger>,
-    registry: Option<Arc<dyn Registry>>,
     purse: Arc<Purse>,
-    used: Mutex<HashMap<KeyId, Timestamp>>,
     posted: AtomicU64,
     failures: AtomicU64,
     rejected: AtomicU64,
@@ -70,19 +68,12 @@ pub enum Step {
 }
 
 impl Bookkeeper {
-    /// A bookkeeper between a daybook and a ledger. The registry is told when keys were used.
-    pub fn new(
-        daybook: Arc<dyn Daybook>,
-        ledger: Arc<dyn Ledger>,
-        registry: Option<Arc<dyn Registry>>,
-        purse: Arc<Purse>,
-    ) -> Arc<Self> {
+    /// A bookkeeper between a daybook and a ledger.
+    pub fn new(daybook: Arc<dyn Daybook>, ledger: Arc<dyn Ledger>, purse: Arc<Purse>) -> Arc<Self> {
         Arc::new(Self {
             daybook,
             ledger,
-            registry,
             purse,
-            used: Mutex::default(),
             posted: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -94,32 +85,58 @@ impl Bookkeeper {
     }
 
     /// Works until told to stop, then posts what is left, if that can be done soon.
+    ///
+    /// # Panics
+    /// When it broke down over a page of the daybook: what it has read of it is then not known, and only the next start
+    /// reads it again. Whoever runs this must end the process.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let mut desk = Desk::default();
         let mut rhythm = Rhythm::new();
-        {
-            let mut stop = std::pin::pin!(stop);
-            loop {
-                let rest = self.turn(&mut desk, &mut rhythm).await;
-                tokio::select! {
-                    biased;
-                    () = &mut stop => break,
-                    () = tokio::time::sleep(rest) => {}
+        let mut stop = std::pin::pin!(stop);
+        let until = loop {
+            let mut turn = std::pin::pin!(self.careful(&mut desk, &mut rhythm));
+            let rest = tokio::select! {
+                biased;
+                () = &mut stop => {
+                    let until = Instant::now() + LAST;
+                    // A batch that is under way is brought to its end: given up, it would have to be posted once more.
+                    let _ = timeout_at(until, turn).await;
+                    break until;
                 }
+                rest = &mut turn => rest,
+            };
+            tokio::select! {
+                biased;
+                () = &mut stop => break Instant::now() + LAST,
+                () = tokio::time::sleep(rest) => {}
             }
-        }
-        let last = async {
-            while self.step(&mut desk).await == Step::Went {}
-            self.tell_used().await;
         };
-        if timeout(LAST, last).await.is_err() {
+        let last = async { while self.step(&mut desk).await == Step::Went {} };
+        if timeout_at(until, last).await.is_err() {
             tracing::warn!("the store did not take what was left: it is posted after the next start");
         }
+    }
+
+    /// A turn that is taken again when it breaks down, as long as it is known what has been read.
+    async fn careful(&self, desk: &mut Desk, rhythm: &mut Rhythm) -> Duration {
+        let fault = match guard::guarded(self.turn(desk, rhythm)).await {
+            Ok(rest) => return rest,
+            Err(fault) => fault,
+        };
+        if desk.torn {
+            std::panic::resume_unwind(fault);
+        }
+        let wait = rhythm.failed();
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let fault = guard::said(&*fault);
+        tracing::error!(fault, again_in = ?wait, "posting charges broke down: they are kept in the daybook");
+        wait
     }
 
     /// One round; gives how long to rest after it.
     async fn turn(&self, desk: &mut Desk, rhythm: &mut Rhythm) -> Duration {
         let mut rest = match self.step(desk).await {
+            Step::Went if desk.caught_up() => TICK,
             Step::Went => Duration::ZERO,
             Step::Idle => TICK,
             Step::Failed(fault) => {
@@ -138,10 +155,6 @@ impl Bookkeeper {
             } else if all {
                 rhythm.refresh = Instant::now() + REFRESH;
             }
-        }
-        if rhythm.used.is_past() {
-            rhythm.used = Instant::now() + USED;
-            self.tell_used().await;
         }
         rest
     }
@@ -179,12 +192,17 @@ impl Bookkeeper {
             }
             return Step::Went;
         }
+        desk.torn = true;
         let page = match desk.held().map_or_else(|| self.daybook.read(PAGE), Ok) {
             Ok(page) => page,
-            Err(fault) => return Step::Failed(Fault::Broken(format!("the daybook: {fault}"))),
+            Err(fault) => {
+                desk.torn = false;
+                return Step::Failed(Fault::Broken(format!("the daybook: {fault}")));
+            }
         };
         let empty = page.entries.is_empty() && !page.past;
-        let killed = desk.take(page, &mut |key, at| self.use_of(key, at));
+        let killed = desk.take(page);
+        desk.torn = false;
         self.killed.fetch_add(killed, Ordering::Relaxed);
         if empty && desk.waiting.is_empty() && !desk.unfinished() { Step::Idle } else { Step::Went }
     }
@@ -206,6 +224,8 @@ impl Bookkeeper {
                 Step::Went
             }
             Err(Fault::Down(why)) => {
+                // It may be so slow that it takes only so many in its time.
+                desk.portion = (count / 2).max(PORTION_MIN);
                 self.purse.ledger_failed(true);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Step::Failed(Fault::Down(why))
@@ -244,25 +264,6 @@ impl Bookkeeper {
         desk.finished();
         Ok(())
     }
-
-    fn use_of(&self, key: &KeyId, at: Timestamp) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = used.get_mut(key) {
-            *last = at.max(*last);
-        } else if used.len() < USED_MAX {
-            used.insert(key.clone(), at);
-        }
-    }
-
-    /// Tells the registry when keys were used. Where it does not listen, the next use is told.
-    async fn tell_used(&self) {
-        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some(registry) = self.registry.as_ref().filter(|_| !used.is_empty()) else { return };
-        let used: Vec<_> = used.into_iter().collect();
-        if timeout(PATIENCE, registry.used(&used)).await.unwrap_or_else(|_| Err(hung())).is_err() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Gauges for Bookkeeper {
@@ -300,13 +301,11 @@ impl Gauges for Bookkeeper {
 struct Rhythm {
     backoff: Duration,
     refresh: Instant,
-    used: Instant,
 }
 
 impl Rhythm {
     fn new() -> Self {
-        let now = Instant::now();
-        Self { backoff: BACKOFF_MIN, refresh: now + REFRESH, used: now + USED }
+        Self { backoff: BACKOFF_MIN, refresh: Instant::now() + REFRESH }
     }
 
     /// How long to wait after a failure: twice as long each time.

@@ -27,6 +27,7 @@ mod together;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
 use kernel::{Caller, ModelName, Moment, TenantId, Tokens, Usage, random};
 
@@ -44,7 +45,7 @@ const SHARDS: usize = 64;
 /// Everybody's limits. Outlives configs.
 #[derive(Debug)]
 pub struct Limiter {
-    shards: Vec<Mutex<HashMap<TenantId, Arc<Account>>>>,
+    shards: Vec<Mutex<HashMap<TenantId, Arc<Account>, FixedState>>>,
     standing: Standing,
 }
 
@@ -59,6 +60,8 @@ pub struct Taken {
     since: Moment,
     /// As thought, or as corrected last.
     tokens: u64,
+    /// Whether what it really took is known.
+    exact: bool,
     /// How many answers it asked for.
     choices: u16,
     left: bool,
@@ -110,6 +113,7 @@ impl Limiter {
                     way,
                     since: now,
                     tokens,
+                    exact: false,
                     choices: ask.choices,
                     left: false,
                 }))
@@ -180,6 +184,10 @@ impl Taken {
 
     /// Makes up for what the call really took, once that is known.
     pub fn correct(&mut self, usage: &Usage, now: Moment) {
+        if self.exact {
+            return;
+        }
+        self.exact = !usage.estimated;
         let footing = self.limiter.standing.footing();
         let mut levels = self.account.lock();
         // What we counted ourselves is no more than a part of an answer.

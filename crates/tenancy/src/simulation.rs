@@ -5,6 +5,7 @@
 //! before or after anything that it writes down, and begins anew. After each step no limit may be exceeded; in the end
 //! the ledger must hold the truth, once.
 
+mod breakdown;
 mod disk;
 mod world;
 

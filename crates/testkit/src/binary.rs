@@ -320,6 +320,14 @@ impl Sluice {
         self.ended(STOP_WITHIN, since).await
     }
 
+    /// Kills it; gives what starts it again over the same config and data, differently perhaps.
+    #[must_use]
+    pub fn relaunched(&mut self) -> Launch {
+        self.kill();
+        // What is dropped with the old one is a start that never happens.
+        std::mem::replace(&mut self.launch, Self::launch())
+    }
+
     /// Kills it (SIGKILL) and waits for its end.
     pub fn kill(&mut self) {
         // Fails only when it has ended already.
@@ -329,19 +337,26 @@ impl Sluice {
 
     /// Kills it and starts it again over the same config and data.
     pub async fn restarted(mut self) -> Self {
-        self.kill();
-        // What is dropped with the old one is a start that never happens.
-        std::mem::replace(&mut self.launch, Self::launch()).start().await
+        self.relaunched().start().await
     }
 
     /// Stops it with SIGTERM and starts it again over the same config and data.
     ///
     /// # Panics
     /// When it does not end within 40 seconds.
-    pub async fn stopped_and_started(mut self) -> Self {
+    pub async fn stopped_and_started(self) -> Self {
+        self.stopped_to_be_started().await.0.start().await
+    }
+
+    /// Stops it with SIGTERM; gives what starts it again over the same config and data, and how long the stop took.
+    ///
+    /// # Panics
+    /// When it does not end within 40 seconds, or not as it should.
+    pub async fn stopped_to_be_started(mut self) -> (Launch, Duration) {
         let launch = std::mem::replace(&mut self.launch, Self::launch());
-        self.stop().await;
-        launch.start().await
+        let exit = self.stop().await;
+        assert!(exit.status.success(), "{:?}\n{}", exit.status, exit.stderr);
+        (launch, exit.took)
     }
 
     /// Waits for its end.

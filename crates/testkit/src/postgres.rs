@@ -62,6 +62,12 @@ impl Postgres {
         postgres
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Starts it, after [`stop`](Self::stop) or [`kill`](Self::kill), on the same port with the same data.
     ///
     /// # Panics

@@ -33,6 +33,12 @@ impl Redis {
         redis
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {

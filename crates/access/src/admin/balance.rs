@@ -15,7 +15,7 @@ use tenancy::when;
 use uuid::Uuid;
 
 use super::paper;
-use super::route::{Answering, Method, Query, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Query, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -23,6 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/balance",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "What a tenant has to spend, or owes where it is less than nothing.",
         query: &[Query { name: "currency", about: "In this currency; default: that of the tenant's plan." }],
         takes: None,
@@ -33,6 +34,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/transfers",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "What moved on a tenant's account, in order of time: payments, credit, fees, corrections.",
         query: &[
             Query { name: "calls", about: "`true`: with those of calls." },
@@ -50,6 +52,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/top-ups",
         who: Who::Operator,
+        pace: Pace::Report,
         about: "Enters money that a tenant paid: 201; 200 where it was entered before.",
         query: &[],
         takes: Some(DEPOSIT),
@@ -60,6 +63,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/grants",
         who: Who::Operator,
+        pace: Pace::Report,
         about: "Gives a tenant credit: 201; 200 where it was given before.",
         query: &[],
         takes: Some(DEPOSIT),
@@ -70,6 +74,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/transfers/{transfer}/reversal",
         who: Who::Operator,
+        pace: Pace::Report,
         about: "Takes a transfer back by one the other way: 201; 200 where it was taken back before.",
         query: &[],
         takes: Some(Shape { name: "Reversal", schema: schema::of::<Reversal> }),

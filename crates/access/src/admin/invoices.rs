@@ -15,7 +15,7 @@ use tenancy::invoice::{Day, Invoice, Month, Period};
 use tenancy::{rerate, when};
 
 use super::paper;
-use super::route::{Answering, Method, Query, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Query, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -23,6 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/invoices",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "A tenant's issued invoices, in order of their numbers, without their lines.",
         query: &[],
         takes: None,
@@ -36,6 +37,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/invoices",
         who: Who::Operator,
+        pace: Pace::Report,
         about: "Issues an invoice: 201; 200 where it was issued before, 204 where there is nothing to put on it.",
         query: &[],
         takes: Some(Shape { name: "NewInvoice", schema: schema::of::<Wanted> }),
@@ -46,6 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/draft",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "An invoice as it would be issued now, of this month unless said otherwise.",
         query: &[
             Query { name: "month", about: "Of this month, as in 2026-11." },
@@ -63,6 +66,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/invoices/{invoice}",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "An issued invoice.",
         query: &[FORMAT, LANG],
         takes: None,
@@ -73,6 +77,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/invoices/{invoice}/verify",
         who: Who::Admin,
+        pace: Pace::Report,
         about: "Reckons an issued invoice once more, from its charges, by other code; says where it differs.",
         query: &[],
         takes: None,

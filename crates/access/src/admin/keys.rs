@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tenancy::{KeySettings, MadeKey, register, when};
 
-use super::route::{Answering, Method, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -21,6 +21,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/keys",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "A tenant's keys in order of making, revoked and expired ones included.",
         query: &[],
         takes: None,
@@ -31,6 +32,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/keys",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "Makes a key. The answer is the only place where it is shown.",
         query: &[],
         takes: Some(Shape { name: "NewKey", schema: new_key }),
@@ -41,6 +43,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/keys/{key}",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "One key.",
         query: &[],
         takes: None,
@@ -51,6 +54,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Patch,
         path: "/admin/v1/tenants/{tenant}/keys/{key}",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "Changes what the body names; `null` takes away.",
         query: &[],
         takes: Some(Shape { name: "KeyPatch", schema: key_patch }),
@@ -61,6 +65,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants/{tenant}/keys/{key}/rotate",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "Makes a key that takes this one's place; this one goes on for a while beside it.",
         query: &[],
         takes: Some(Shape { name: "Rotation", schema: schema::of::<Rotation> }),
@@ -71,6 +76,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/admin/v1/tenants/{tenant}/keys/{key}",
         who: Who::Admin,
+        pace: Pace::Quick,
         about: "Revokes a key: the next call with it is refused.",
         query: &[],
         takes: None,

@@ -8,13 +8,14 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::route::{Answering, Method, Route, Shape, Who, routes};
+use super::route::{Answering, Method, Pace, Route, Shape, Who, routes};
 use super::{Asked, Plane, schema};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: Method::Get,
     path: "/admin/v1/openapi.json",
     who: Who::Anybody,
+    pace: Pace::Quick,
     about: "This description.",
     query: &[],
     takes: None,

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
-use super::route::{Answering, Method, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, lines, schema};
 use crate::explanation;
 
@@ -16,6 +16,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/queues",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Who waits for what, and what is taken of quotas.",
         query: &[],
         takes: None,
@@ -26,6 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/explain/{request}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Why a call was placed as it was.",
         query: &[],
         takes: None,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tenancy::{PlanSettings, register, shape, when};
 
-use super::route::{Answering, Method, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -19,6 +19,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "The version in force of each plan, in order of name.",
         query: &[],
         takes: None,
@@ -29,6 +30,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "The version of a plan that is in force.",
         query: &[],
         takes: None,
@@ -39,6 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Put,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Puts a version of a plan in force, for all tenants on it.",
         query: &[],
         takes: Some(Shape { name: "NewPlan", schema: new_plan }),
@@ -49,6 +52,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/plans/{plan}/versions",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Every version of a plan, the one in force last.",
         query: &[],
         takes: None,
@@ -59,6 +63,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/admin/v1/plans/{plan}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Retires a plan: no tenant can be put on it any more. Refused while some are on it.",
         query: &[],
         takes: None,
@@ -76,8 +81,10 @@ struct Facts {
     id: String,
     /// Who declared it: `config` or `api`.
     source: &'static str,
-    /// When it was put in force.
+    /// When it was entered first.
     created: String,
+    /// When it was put in force last: later, where others were in force in between.
+    entered: String,
     /// Since when no tenant can be put on it; `null`: any can.
     retired: Option<String>,
 }
@@ -95,7 +102,7 @@ fn list(plane: Arc<Plane>, _: Asked) -> Answering {
         let mut latest: Vec<PlanRow> = Vec::new();
         for row in plane.register.plans().await? {
             match latest.iter_mut().find(|known| known.name == row.name) {
-                Some(known) if known.created <= row.created => *known = row,
+                Some(known) if known.entered() <= row.entered() => *known = row,
                 Some(_) => {}
                 None => latest.push(row),
             }
@@ -149,6 +156,7 @@ fn shown(row: &PlanRow) -> Result<Value, Refusal> {
         id: row.id.clone(),
         source: row.source.as_str(),
         created: when::text(row.created),
+        entered: when::text(row.entered()),
         retired: row.retired.map(when::text),
     };
     Ok(schema::with(register::plan_fields(row)?, &facts))

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tenancy::{Refused, shape, when};
 
-use super::route::{Answering, Method, Query, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Query, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -20,6 +20,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/prices",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Every price, withdrawn ones included, in order of entering.",
         query: &[Query { name: "model", about: "Only prices of this model, as they name it." }],
         takes: None,
@@ -30,6 +31,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/prices",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Enters a price.",
         query: &[],
         takes: Some(Shape { name: "NewPrice", schema: schema::of::<Price> }),
@@ -40,6 +42,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Delete,
         path: "/admin/v1/prices/{price}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Withdraws a price. Bills made by it stay as they are.",
         query: &[],
         takes: None,

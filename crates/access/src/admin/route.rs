@@ -21,6 +21,8 @@ pub struct Route {
     pub path: &'static str,
     /// Who may ask.
     pub who: Who,
+    /// How long it may take.
+    pub pace: Pace,
     /// One line for the reference.
     pub about: &'static str,
     /// What may stand in the query; anything else is refused.
@@ -64,6 +66,15 @@ pub enum Who {
     Admin,
     /// Whoever has the admin token.
     Operator,
+}
+
+/// How long an endpoint may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It reads or changes a few rows.
+    Quick,
+    /// It may read much of the ledger.
+    Report,
 }
 
 /// A parameter of a query.
@@ -154,6 +165,15 @@ mod tests {
             assert!(route.path.starts_with("/admin/v1/") && route.about.ends_with('.'), "{}", route.path);
             let body = matches!(route.method, Method::Put | Method::Patch);
             assert!(!body || route.takes.is_some(), "{} takes no body", route.path);
+        }
+    }
+
+    #[test]
+    fn whatever_reads_the_ledger_has_the_time_of_a_report() {
+        let slow: HashSet<&str> = routes().filter(|route| route.pace == Pace::Report).map(|route| route.path).collect();
+        let of_ledger = ["usage", "charges", "invoices", "draft", "verify", "balance", "transfers"];
+        for route in routes().filter(|route| of_ledger.iter().any(|noun| route.path.ends_with(noun))) {
+            assert!(slow.contains(route.path), "{}", route.path);
         }
     }
 

@@ -14,12 +14,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get};
 use kernel::Timestamp;
 
-use super::route::{Method, Route, Who, routes};
+use super::route::{Method, Pace, Route, Who, routes};
 use super::{Asked, By, Plane, Refusal};
 
 /// Bound: the largest body anybody needs here is a plan with long lists.
 const BODY_MAX: usize = 256 << 10;
-/// Bound: for a whole request; a store that is down must not pile them up.
+/// Bound: for a whole request; a store that is down must not pile them up. A report has its own time beside it, so that the
+/// store itself can say which question took too long.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// All paths of the control plane.
@@ -92,8 +93,12 @@ async fn answer(plane: &Arc<Plane>, route: &'static Route, request: Request) -> 
         asked.check_body(route)?;
         (route.handler)(Arc::clone(plane), asked).await
     };
-    tokio::time::timeout(WITHIN, work).await.unwrap_or_else(|_| {
-        let message = format!("It took longer than {} s: the store is too slow.", WITHIN.as_secs());
+    let within = match route.pace {
+        Pace::Quick => WITHIN,
+        Pace::Report => WITHIN.saturating_add(plane.report_within),
+    };
+    tokio::time::timeout(within, work).await.unwrap_or_else(|_| {
+        let message = format!("It took longer than {} s: the store is too slow.", within.as_secs());
         Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "store_down", message))
     })
 }

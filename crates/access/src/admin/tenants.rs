@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tenancy::{TenantSettings, register, shape, when};
 
-use super::route::{Answering, Method, PAGE, Route, Shape, Who};
+use super::route::{Answering, Method, PAGE, Pace, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 use crate::gate;
 
@@ -23,6 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Tenants in order of id.",
         query: PAGE,
         takes: None,
@@ -33,6 +34,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/admin/v1/tenants",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Makes a tenant.",
         query: &[],
         takes: Some(Shape { name: "NewTenant", schema: new_tenant }),
@@ -43,6 +45,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}",
         who: Who::Reader,
+        pace: Pace::Quick,
         about: "One tenant.",
         query: &[],
         takes: None,
@@ -53,6 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Patch,
         path: "/admin/v1/tenants/{tenant}",
         who: Who::Operator,
+        pace: Pace::Quick,
         about: "Changes what the body names; `null` takes away. With `If-Match`, only if nobody else did meanwhile.",
         query: &[],
         takes: Some(Shape { name: "TenantPatch", schema: tenant_patch }),
@@ -63,6 +67,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/subscriptions",
         who: Who::Reader,
+        pace: Pace::Quick,
         about: "The plans a tenant was on, in order of time.",
         query: &[],
         takes: None,

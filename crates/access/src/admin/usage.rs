@@ -13,7 +13,7 @@ use tenancy::invoice::{Cursor, Month, behind};
 use tenancy::{report, when};
 
 use super::paper;
-use super::route::{Answering, Method, Query, Route, Shape, Who};
+use super::route::{Answering, Method, Pace, Query, Route, Shape, Who};
 use super::{Asked, Plane, Refusal, schema};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -21,6 +21,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/usage",
         who: Who::Operator,
+        pace: Pace::Report,
         about: "Usage and cost of all tenants, split by whatever is asked for.",
         query: &[TENANT, BY, MONTH, FROM, UNTIL, KEY, MODEL, TAG, paper::FORMAT_CSV, LIMIT, AFTER],
         takes: None,
@@ -31,6 +32,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/usage",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "Usage and cost of a tenant, split by whatever is asked for.",
         query: &[BY, MONTH, FROM, UNTIL, KEY, MODEL, TAG, paper::FORMAT_CSV, LIMIT, AFTER],
         takes: None,
@@ -41,6 +43,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/admin/v1/tenants/{tenant}/charges",
         who: Who::Reader,
+        pace: Pace::Report,
         about: "A tenant's charges, in order of time: of a span, or behind a line of an invoice.",
         query: &[
             MONTH,

@@ -91,7 +91,7 @@ pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
         None => Found::Asking(Box::pin(async move {
             let answer = server.answer(token, print).await?;
             let caller: Caller = server.owner(&answer, desk)?;
-            Ok((caller, Some(CredentialKind::Oauth2)))
+            Ok(Found::Known(caller, Some(CredentialKind::Oauth2)))
         })),
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
             tokens.issuers.renewed(&issuer).await;
             let now = seconds();
             match verify(text, desk, now) {
-                Ok(verified) => admit(verified, print, desk, now).map(|(caller, by)| (caller, Some(by))),
+                Ok(verified) => admit(verified, print, desk, now).map(|(caller, by)| Found::Known(caller, Some(by))),
                 Err(Obstacle::Refused(error)) => Err(error),
                 Err(Obstacle::NoKey(issuer)) if issuer.keys().is_some() => Err(not_verified()),
                 Err(Obstacle::NoKey(_)) => Err(no_keys()),

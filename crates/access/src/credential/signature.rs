@@ -8,6 +8,7 @@
 mod base;
 mod fields;
 mod nonces;
+mod shared;
 mod sign;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -21,6 +22,7 @@ use tenancy::Rejected;
 
 use self::fields::{Bare, List};
 pub(super) use self::nonces::Nonces;
+pub(super) use self::shared::Shared;
 pub use self::sign::{Request, SignFault, Signed, sign};
 use super::{Desk, Found, Shown, refused, rejected, seconds};
 
@@ -70,7 +72,7 @@ pub(super) fn find<'a>(shown: Shown<'a>, desk: Desk<'a>) -> Found<'a> {
 }
 
 /// Verifies all that is in the head.
-fn verify_head<'a>(shown: Shown<'_>, desk: Desk<'_>, now: i64) -> Result<Found<'a>> {
+fn verify_head<'a>(shown: Shown<'_>, desk: Desk<'a>, now: i64) -> Result<Found<'a>> {
     let headers = &shown.head.headers;
     let input = base::combined(headers, &SIGNATURE_INPUT).ok_or_else(|| malformed("`Signature-Input` is missing."))?;
     let tags = base::combined(headers, &SIGNATURE).ok_or_else(|| malformed("`Signature` is missing."))?;
@@ -102,8 +104,14 @@ fn verify_head<'a>(shown: Shown<'_>, desk: Desk<'_>, now: i64) -> Result<Found<'
         why => rejected(why),
     })?;
     let id = caller.key.clone().unwrap_or_else(|| KeyId::new(claims.key));
-    desk.credentials.state.nonces.spend(&id, claims.nonce, claims.expires, now)?;
-    Ok(Found::Signed(caller, promise))
+    let state = &desk.credentials.state;
+    state.nonces.spend(&id, claims.nonce, claims.expires, now)?;
+    let Some(shared) = &state.shared else { return Ok(Found::Signed(caller, promise)) };
+    let (nonce, expires) = (claims.nonce.to_owned(), claims.expires);
+    Ok(Found::Asking(Box::pin(async move {
+        shared.spend(&id, &nonce, expires, now).await?;
+        Ok(Found::Signed(caller, promise))
+    })))
 }
 
 /// Checks the body against a promise.

@@ -1,10 +1,12 @@
 //! What an answer tells about its caller's limits: `x-ratelimit-*`, and `retry-after` with a refusal.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use tenancy::limit::{Gauge, View};
 
 /// The headers of one kind of limit: the most, what is left, and until when all of it is left again.
@@ -31,13 +33,31 @@ const CONCURRENCY: Names = Names {
 };
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
+/// Bound: what all values take together: three numbers and a span for each of three kinds.
+const TEXTS: usize = 160;
+
 /// Where the caller stands.
 pub(super) fn tell(headers: &mut HeaderMap, view: &View) {
+    // The values lie in one piece of memory, of which each holds a part: with every answer there are eight.
+    let mut text = Vec::with_capacity(TEXTS);
+    let mut values: SmallVec<[(HeaderName, Range<usize>); 8]> = SmallVec::new();
     for (names, gauge) in [(REQUESTS, view.requests), (TOKENS, view.tokens), (CONCURRENCY, view.concurrency)] {
         let Some(Gauge { limit, remaining, reset }) = gauge else { continue };
-        headers.insert(names.limit, HeaderValue::from(limit));
-        headers.insert(names.remaining, HeaderValue::from(remaining));
-        headers.extend(names.reset.zip(span(reset)));
+        let mut value = |name: HeaderName, write: &dyn Fn(&mut Vec<u8>)| {
+            let from = text.len();
+            write(&mut text);
+            values.push((name, from..text.len()));
+        };
+        value(names.limit, &|to| number(to, limit));
+        value(names.remaining, &|to| number(to, remaining));
+        names.reset.into_iter().for_each(|name| value(name, &|to| span(to, reset)));
+    }
+    let text = Bytes::from(text);
+    headers.reserve(values.len());
+    for (name, place) in values {
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(place)) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -52,36 +72,37 @@ fn millis_up(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
+fn number(to: &mut Vec<u8>, number: u64) {
+    to.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// A span as OpenAI writes them, which is how Go does: `12ms`, `1s`, `1.5s`, `6m0s`, `1h0m0s`; rounded up to milliseconds.
-fn span(span: Duration) -> Option<HeaderValue> {
+fn span(to: &mut Vec<u8>, span: Duration) {
     let millis = millis_up(span);
     let (hours, minutes, seconds, rest) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60, millis % 1000);
-    let mut text = BytesMut::with_capacity(24);
-    let mut digits = itoa::Buffer::new();
-    let mut put = |number: u64, unit: &[u8]| {
-        text.extend_from_slice(digits.format(number).as_bytes());
-        text.extend_from_slice(unit);
+    let mut put = |value: u64, unit: &[u8]| {
+        number(to, value);
+        to.extend_from_slice(unit);
     };
     if (1..1000).contains(&millis) {
         put(millis, b"ms");
-    } else {
-        if hours > 0 {
-            put(hours, b"h");
-        }
-        if millis >= 60_000 {
-            put(minutes, b"m");
-        }
-        put(seconds, b"");
-        if rest > 0 {
-            let mut fraction = *b".000";
-            let parts = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
-            fraction.iter_mut().skip(1).zip(parts).for_each(|(to, from)| *to = from);
-            let keep = fraction.iter().rposition(|byte| *byte != b'0').map_or(0, |last| last + 1);
-            text.extend_from_slice(fraction.get(..keep).unwrap_or_default());
-        }
-        text.extend_from_slice(b"s");
+        return;
     }
-    HeaderValue::from_maybe_shared(text.freeze()).ok()
+    if hours > 0 {
+        put(hours, b"h");
+    }
+    if millis >= 60_000 {
+        put(minutes, b"m");
+    }
+    put(seconds, b"");
+    if rest > 0 {
+        let mut fraction = *b".000";
+        let parts = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+        fraction.iter_mut().skip(1).zip(parts).for_each(|(to, from)| *to = from);
+        let keep = fraction.iter().rposition(|byte| *byte != b'0').map_or(0, |last| last + 1);
+        to.extend_from_slice(fraction.get(..keep).unwrap_or_default());
+    }
+    to.extend_from_slice(b"s");
 }
 
 #[cfg(test)]
@@ -91,7 +112,9 @@ mod tests {
     #[test]
     fn spans_are_written_as_openai_writes_them_and_never_too_short() {
         let check = |micros: u64, text: &str| {
-            assert_eq!(span(Duration::from_micros(micros)).unwrap(), text);
+            let mut written = Vec::new();
+            span(&mut written, Duration::from_micros(micros));
+            assert_eq!(written, text.as_bytes());
         };
         check(0, "0s");
         check(1, "1ms");

@@ -52,7 +52,7 @@ pub(crate) struct Record {
     pub(crate) budgeted: bool,
     /// Where it comes from.
     pub(crate) address: Option<IpAddr>,
-    /// Whose page may read the answer, if it was a page that asked.
+    /// What its answer says about whose page may read it, where pages may call at all.
     pub(crate) reader: Option<Reader>,
     sink: Arc<dyn Sink>,
     _inside: Inside,

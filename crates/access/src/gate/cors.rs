@@ -57,10 +57,11 @@ enum Pattern {
     Below(String, String),
 }
 
-/// What an answer must say, for a request that a page of a listed origin has sent.
+/// What an answer must say about who may read it.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    origin: HeaderValue,
+    /// Whose page sent the request, if it is a listed one.
+    origin: Option<HeaderValue>,
     credentials: bool,
 }
 
@@ -139,18 +140,21 @@ impl Cors {
         }
     }
 
-    fn reader(&self, origin: &HeaderValue) -> Option<Reader> {
-        let text = origin.to_str().ok()?;
-        let listed = self.origins.iter().any(|pattern| pattern.matches(text));
-        listed.then(|| Reader { origin: origin.clone(), credentials: self.credentials })
+    fn reader(&self, origin: Option<&HeaderValue>) -> Reader {
+        let listed = |origin: &&HeaderValue| {
+            origin.to_str().is_ok_and(|text| self.origins.iter().any(|pattern| pattern.matches(text)))
+        };
+        Reader { origin: origin.filter(listed).cloned(), credentials: self.credentials }
     }
 }
 
 impl Reader {
     /// Says in an answer whose page may read it.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
+        // To whoever it was given: a cache must not give it to a page of another origin, with or without leave to read it.
         headers.append(VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = &self.origin else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
@@ -159,18 +163,19 @@ impl Reader {
 }
 
 fn pass<'a>(entry: &mut Entry<'a>) -> Result<Passed<'a>> {
-    let (Some(cors), Some(origin)) = (&entry.machine.cors, entry.head.headers.get(ORIGIN)) else {
-        return Ok(Passed::On);
-    };
+    let Some(cors) = &entry.machine.cors else { return Ok(Passed::On) };
+    let origin = entry.head.headers.get(ORIGIN);
     let asked = entry.head.headers.get(ACCESS_CONTROL_REQUEST_METHOD);
-    let preflight = entry.head.method == Method::OPTIONS && asked.is_some();
-    entry.visit.reader = cors.reader(origin);
+    let preflight = entry.head.method == Method::OPTIONS && origin.is_some() && asked.is_some();
+    let reader = cors.reader(origin);
+    let listed = reader.origin.is_some();
+    entry.visit.reader = Some(reader);
     if !preflight {
         // A page that is not listed gets its answer and cannot read it: that is the browser's part.
         return Ok(Passed::On);
     }
     let mut headers = HeaderMap::with_capacity(8);
-    if entry.visit.reader.is_some() {
+    if listed {
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
         let named = entry.head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
         headers.extend(cors.headers.as_ref().or(named).map(|value| (ACCESS_CONTROL_ALLOW_HEADERS, value.clone())));

@@ -3,12 +3,14 @@
 //! The format is read by the same version only, or by the next one after an upgrade: a kind or field that is added gets
 //! a new kind, and what an old file holds stays readable.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use kernel::store::daybook::{Entry, Progress};
 use kernel::store::ledger::{Charge, Ending, PostingId};
 use kernel::{Currency, KeyId, ModelName, Money, Operation, RequestId, TenantId, Timestamp, Tokens, Usage, Version};
 use uuid::Uuid;
+
+use super::words::Words;
 
 const OPENED: u8 = 1;
 const PROGRESS: u8 = 2;
@@ -48,12 +50,12 @@ pub(super) fn progress(to: &mut Vec<u8>, progress: &Progress) {
 }
 
 /// Reads one entry; `None` for what this version does not understand.
-pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
+pub(super) fn read(bytes: &[u8], words: &mut Words) -> Option<Entry> {
     let mut from = Reader(bytes);
     let entry = match from.byte()? {
-        OPENED => Entry::Opened(Box::new(from.charge()?)),
-        CARRIED => Entry::Carried(Box::new(from.charge()?)),
-        CLOSED => Entry::Closed(Box::new(from.charge()?)),
+        OPENED => Entry::Opened(Box::new(from.charge(words)?)),
+        CARRIED => Entry::Carried(Box::new(from.charge(words)?)),
+        CLOSED => Entry::Closed(Box::new(from.charge(words)?)),
         VOID => Entry::Void(from.id()?),
         PROGRESS => Entry::Progress(Progress {
             id: from.id()?,
@@ -186,22 +188,23 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn charge(&mut self) -> Option<Charge> {
+    fn charge(&mut self, words: &mut Words) -> Option<Charge> {
+        let mut share = |text: &str| words.share(text);
         Some(Charge {
             id: self.id()?,
             at: Timestamp(i64::try_from(self.number()?).ok()?),
             request: RequestId::new(self.text()?),
-            tenant: TenantId::new(self.text()?),
-            key: self.maybe()?.map(KeyId::new),
-            model: ModelName::new(self.text()?),
-            version: Version::new(self.text()?),
+            tenant: TenantId::new(share(self.text()?)),
+            key: self.maybe()?.map(&mut share).map(KeyId::new),
+            model: ModelName::new(share(self.text()?)),
+            version: Version::new(share(self.text()?)),
             operation: word(self.text()?),
-            tag: self.maybe()?.map(Arc::from),
+            tag: self.maybe()?.map(&mut share),
             usage: self.usage()?,
             gpu_millis: self.number()?,
             ending: *Ending::ALL.get(usize::from(self.byte()?))?,
-            plan: self.maybe()?.map(Arc::from),
-            price: self.maybe()?.map(Arc::from),
+            plan: self.maybe()?.map(&mut share),
+            price: self.maybe()?.map(&mut share),
             currency: Currency::parse(self.str(3)?)?,
             amount: self.amount()?,
         })
@@ -230,6 +233,8 @@ fn word(text: &str) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -269,17 +274,17 @@ pub(super) mod tests {
             };
             let mut bytes = Vec::new();
             closed(&mut bytes, &charge);
-            prop_assert_eq!(read(&bytes), Some(Entry::Closed(Box::new(charge.clone()))));
-            prop_assert_eq!(read(&bytes[..bytes.len() - 1]), None);
+            prop_assert_eq!(read(&bytes, &mut Words::default()), Some(Entry::Closed(Box::new(charge.clone()))));
+            prop_assert_eq!(read(&bytes[..bytes.len() - 1], &mut Words::default()), None);
             bytes.clear();
             let made = Progress { id: charge.id, usage: charge.usage, gpu_millis: 7, amount: charge.amount };
             progress(&mut bytes, &made);
-            prop_assert_eq!(read(&bytes), Some(Entry::Progress(made)));
+            prop_assert_eq!(read(&bytes, &mut Words::default()), Some(Entry::Progress(made)));
         }
 
         #[test]
         fn nonsense_is_refused_and_breaks_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            read(&bytes);
+            read(&bytes, &mut Words::default());
         }
     }
 }

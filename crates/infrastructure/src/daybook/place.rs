@@ -15,6 +15,10 @@ use super::sheet::{SUFFIX, Sheet};
 /// Bound: processes that share a data directory.
 const PROCESSES_MAX: u32 = 64;
 const LOCK: &str = "lock";
+/// Bound: of a disk so much is left to others, and no more than an eighth. A store on the same disk must be able to take
+/// what is written here, or there would never be room again: SQLite's log at its longest, and as much again for its tables.
+const LEFT_MAX: u64 = 128 << 20;
+const LEFT_SHARE: u64 = 8;
 
 /// A directory that this process holds.
 #[derive(Debug)]
@@ -62,6 +66,18 @@ impl Place {
         }
         Ok((own, sheets))
     }
+
+    /// Sees that the disk has room for a file of this size, and for others.
+    pub(super) fn has_room(&self, size: u64) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        if free >= size.saturating_add(left_to_others(total)) { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+fn left_to_others(total: u64) -> u64 {
+    (total / LEFT_SHARE).min(LEFT_MAX)
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -90,4 +106,19 @@ fn move_over(left: &mut [PathBuf], from: &Path, to: &Path) -> io::Result<()> {
         *path = moved;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_has_not_got_is_not_taken_and_others_are_left_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, _) = Place::take(dir.path()).unwrap();
+        assert!(place.has_room(1 << 10).is_ok(), "this test needs some room");
+        let full = place.has_room(u64::MAX / 2).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!((left_to_others(8 << 20), left_to_others(1 << 40)), (1 << 20, LEFT_MAX));
+    }
 }

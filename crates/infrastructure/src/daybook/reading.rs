@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernel::store::daybook::{Entry, Page};
 
-use super::sheet::{HEAD, Sheet};
+use super::sheet::{HEAD, Reader, Sheet};
 
 /// The files that somebody may still want to read.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(super) struct Reading {
     present: Vec<Open>,
     /// Goes up with each page.
     mark: u64,
+    reader: Reader,
 }
 
 /// One file, and how far it has been read and posted.
@@ -31,7 +32,7 @@ struct Open {
 impl Reading {
     pub(super) fn new(left: Vec<(Sheet, u64)>) -> Self {
         let past = left.into_iter().map(|(sheet, posted)| Open::new(Arc::new(sheet), posted)).collect();
-        Self { past, present: Vec::new(), mark: 0 }
+        Self { past, present: Vec::new(), mark: 0, reader: Reader::default() }
     }
 
     /// Files have been begun.
@@ -51,7 +52,7 @@ impl Reading {
         for open in files.iter_mut().filter(|open| !open.end) {
             while left > 0 && !open.end {
                 let before = open.at;
-                let mut read = match open.sheet.read(open.at, left) {
+                let mut read = match open.sheet.read(open.at, left, &mut self.reader) {
                     // What was read of other files is past their mark already: it goes first, and the fault comes again.
                     Err(_) if !page.entries.is_empty() => return Ok(page),
                     read => read?,

@@ -15,6 +15,7 @@ use rustix::fs::FallocateFlags;
 
 use super::codec;
 use super::map::Map;
+use super::words::Words;
 
 /// How a file's name ends.
 pub(super) const SUFFIX: &str = ".daybook";
@@ -65,6 +66,13 @@ pub(super) struct Read {
     pub(super) torn: bool,
 }
 
+/// What reading takes, and is used again for the next file.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    bytes: Vec<u8>,
+    words: Words,
+}
+
 // === impl Sheet ===
 
 impl Sheet {
@@ -92,17 +100,18 @@ impl Sheet {
     }
 
     /// Reads entries from a place on, about so many bytes.
-    pub(super) fn read(&self, at: u64, most: usize) -> io::Result<Read> {
+    pub(super) fn read(&self, at: u64, most: usize, with: &mut Reader) -> io::Result<Read> {
         // Sealed is read first: what was written before it was sealed is then seen as well.
         let sealed = self.sealed.load(Ordering::Acquire);
         let written = self.written.load(Ordering::Acquire);
         let len = usize::try_from(written.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; len.min(most.max(ENTRY_MAX + PREFIX))];
-        self.file.read_exact_at(&mut bytes, at)?;
+        let Reader { bytes, words } = with;
+        bytes.resize(len.min(most.max(ENTRY_MAX + PREFIX)), 0);
+        self.file.read_exact_at(bytes, at)?;
         let mut read = Read { at, ..Read::default() };
         let mut rest = &bytes[..];
         loop {
-            match entry(rest) {
+            match entry(rest, words) {
                 Next::Entry(found, after) => {
                     // An entry of a later version is nothing this one could post; its sum is right, so what follows is.
                     read.entries.extend(found);
@@ -205,7 +214,7 @@ enum Next<'a> {
     Torn,
 }
 
-fn entry(bytes: &[u8]) -> Next<'_> {
+fn entry<'a>(bytes: &'a [u8], words: &mut Words) -> Next<'a> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else { return Next::Short };
     let prefix = u64::from_le_bytes(*prefix);
     let (len, sum) = (prefix as u32 as usize, (prefix >> 32) as u32);
@@ -216,7 +225,7 @@ fn entry(bytes: &[u8]) -> Next<'_> {
         return Next::Torn;
     }
     let Some((bytes, after)) = rest.split_at_checked(len) else { return Next::Short };
-    if crc32fast::hash(bytes) == sum { Next::Entry(codec::read(bytes), after) } else { Next::Torn }
+    if crc32fast::hash(bytes) == sum { Next::Entry(codec::read(bytes, words), after) } else { Next::Torn }
 }
 
 fn allocate(file: &File, size: u64) -> io::Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! sqlx's own pool waits for a server that refuses connections, and says in the end that it waited; here whoever asks
 //! learns at once what is wrong. A connection goes back only after its work was brought to its end: what failed, hung or
-//! was given up is closed.
+//! was given up is closed. One of SQLite's is a thread, which hangs with its disk: its place is free when it has ended, so
+//! that no more hang than there are places.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use kernel::store::Fault;
 use sqlx::AnyConnection;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, raw_sql};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -36,10 +38,11 @@ struct Idle {
 
 /// A connection in use, and its place among them.
 pub(super) struct Taken {
-    pub(super) connection: AnyConnection,
+    /// There until it is given back.
+    held: Option<(AnyConnection, OwnedSemaphorePermit)>,
+    engine: Engine,
     /// Whether it was used before: then its other end may be gone.
     pub(super) used: bool,
-    place: OwnedSemaphorePermit,
 }
 
 /// Bound: a connection nobody used for so long is not used again: what stands between may have forgotten it, and a server
@@ -66,22 +69,29 @@ impl Connections {
         let place = task.bound(self.place()).await?;
         let idle = self.lock().pop().filter(|idle| idle.since.elapsed() < IDLE);
         match idle {
-            Some(Idle { connection, .. }) => Ok(Taken { connection, used: true, place }),
+            Some(Idle { connection, .. }) => {
+                Ok(Taken { held: Some((connection, place)), engine: self.engine, used: true })
+            }
             None => self.connect(task, place).await,
         }
     }
 
     /// A new one in the place of one that turned out to be dead. Those that idle are then likely dead as well.
-    pub(super) async fn replace(&self, task: Task, dead: Taken) -> Result<Taken, Failure> {
+    pub(super) async fn replace(&self, task: Task, mut dead: Taken) -> Result<Taken, Failure> {
         let idle = std::mem::take(&mut *self.lock());
-        drop((idle, dead.connection));
-        self.connect(task, dead.place).await
+        let (connection, place) = dead.held.take().ok_or_else(gone)?;
+        drop((idle, connection));
+        self.connect(task, place).await
     }
 
     /// Takes one back that is as it was when it was taken.
-    pub(super) fn give_back(&self, taken: Taken) {
-        if !self.places.is_closed() {
-            self.lock().push(Idle { connection: taken.connection, since: Instant::now() });
+    pub(super) fn give_back(&self, mut taken: Taken) {
+        if self.places.is_closed() {
+            return;
+        }
+        if let Some((connection, place)) = taken.held.take() {
+            self.lock().push(Idle { connection, since: Instant::now() });
+            drop(place);
         }
     }
 
@@ -96,21 +106,55 @@ impl Connections {
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let closed = |_| Failure::Fault(Fault::Down("it was closed".into()));
-        Arc::clone(&self.places).acquire_owned().await.map_err(closed)
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| gone())
     }
 
     async fn connect(&self, task: Task, place: OwnedSemaphorePermit) -> Result<Taken, Failure> {
-        let connect = async {
-            let mut connection = self.options.connect().await?;
-            raw_sql(AssertSqlSafe(Arc::clone(&self.greeting))).execute(&mut connection).await?;
-            Ok::<_, sqlx::Error>(connection)
+        let (engine, options, greeting) = (self.engine, self.options.clone(), Arc::clone(&self.greeting));
+        let connect = async move {
+            let mut taken = Taken { held: Some((options.connect().await?, place)), engine, used: false };
+            raw_sql(AssertSqlSafe(greeting)).execute(taken.connection()?).await?;
+            Ok::<_, Failure>(taken)
         };
-        Ok(Taken { connection: task.bound(connect).await?, used: false, place })
+        match engine {
+            Engine::Postgres => task.bound(connect).await,
+            // A file that hangs when it is opened keeps its place, too.
+            Engine::Sqlite => {
+                let connecting = tokio::spawn(connect);
+                task.bound(async { connecting.await.map_err(|_| gone())? }).await
+            }
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
         // Nothing panics while it is held.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// The connection.
+    pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, Failure> {
+        self.held.as_mut().map(|(connection, _)| connection).ok_or_else(gone)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some((connection, place)) = self.held.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.engine == Engine::Sqlite {
+            runtime.spawn(async move {
+                // However it ends, it has ended.
+                let _ = connection.close().await;
+                drop(place);
+            });
+        }
+    }
+}
+
+fn gone() -> Failure {
+    Failure::Fault(Fault::Down("it was closed".into()))
 }

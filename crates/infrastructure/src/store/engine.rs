@@ -84,6 +84,6 @@ const WAL_PAGES: u32 = 16 << 10;
 /// Bound: what is kept of the log's file after a burst, in bytes: a full log.
 const WAL_KEPT: u32 = 64 << 20;
 /// Bound: pages in the writer's memory, in KiB: those one batch of some thousand charges touches, with room.
-const WRITER_CACHE: u32 = 32 << 10;
+const WRITER_CACHE: u32 = 16 << 10;
 /// Bound: pages in each reader's memory, in KiB: the inner pages of the indexes.
 const READER_CACHE: u32 = 4 << 10;

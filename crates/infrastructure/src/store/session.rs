@@ -71,7 +71,7 @@ impl<'s> Session<'s> {
     async fn greet(&mut self, begin: Option<&'static str>) -> Result<(), Failure> {
         match begin {
             Some(begin) => self.say(begin).await,
-            None if self.taken.used => self.task.bound(self.taken.connection.ping()).await,
+            None if self.taken.used => self.task.bound(self.taken.connection()?.ping()).await,
             None => Ok(()),
         }
     }
@@ -88,27 +88,27 @@ impl<'s> Session<'s> {
 
     /// Runs statements without values.
     pub(super) async fn say(&mut self, sql: &'static str) -> Result<(), Failure> {
-        self.task.bound(raw_sql(sql).execute(&mut self.taken.connection)).await.map(drop)
+        self.task.bound(raw_sql(sql).execute(self.taken.connection()?)).await.map(drop)
     }
 
     /// Runs a schema's statements, which are part of the program.
     pub(super) async fn define(&mut self, schema: String) -> Result<(), Failure> {
-        self.task.bound(raw_sql(AssertSqlSafe(schema)).execute(&mut self.taken.connection)).await.map(drop)
+        self.task.bound(raw_sql(AssertSqlSafe(schema)).execute(self.taken.connection()?)).await.map(drop)
     }
 
     /// Runs a statement; returns how many rows it touched.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, Failure> {
-        Ok(self.task.bound(statement.execute(&mut self.taken.connection)).await?.rows_affected())
+        Ok(self.task.bound(statement.execute(self.taken.connection()?)).await?.rows_affected())
     }
 
     /// Runs a statement; returns its rows.
     pub(super) async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<AnyRow>, Failure> {
-        self.task.bound(statement.fetch_all(&mut self.taken.connection)).await
+        self.task.bound(statement.fetch_all(self.taken.connection()?)).await
     }
 
     /// Runs a statement; returns its first row.
     pub(super) async fn row(&mut self, statement: Statement<'_>) -> Result<Option<AnyRow>, Failure> {
-        self.task.bound(statement.fetch_optional(&mut self.taken.connection)).await
+        self.task.bound(statement.fetch_optional(self.taken.connection()?)).await
     }
 
     /// Ends the transaction, keeping what it did.

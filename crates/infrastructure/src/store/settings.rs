@@ -37,12 +37,15 @@ pub struct StorageSettings {
     /// What becomes of calls with a hard budget or a balance as long as it is not known what was spent: at a start while
     /// this cannot be reached.
     pub on_store_loss: OnLoss,
-    /// Processes with the same one share their limits. Default: each process counts for itself.
+    /// Processes with the same one share their limits and the nonces of signed requests. Default: each process counts for
+    /// itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisSettings>,
+    /// What becomes of signed requests while `redis` does not say whether another process has seen their nonce.
+    pub on_redis_loss: OnLoss,
 }
 
-/// What becomes of calls whose budgets are not known.
+/// What becomes of calls that cannot be judged by what other processes know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLoss {
@@ -100,6 +103,7 @@ impl Default for StorageSettings {
             daybook_max: Size::of_mib(DAYBOOK_MIB),
             on_store_loss: OnLoss::default(),
             redis: None,
+            on_redis_loss: OnLoss::default(),
         }
     }
 }

@@ -82,6 +82,10 @@ pub trait Daybook: Send + Sync + 'static {
     /// An attempt has ended and costs nothing.
     fn void(&self, id: PostingId);
 
+    /// An attempt has ended that found no room to be opened; it was let in because it costs nothing. Kept where there is
+    /// room that no end of another needs.
+    fn unopened(&self, charge: &Charge);
+
     /// Writes an open attempt down once more, with what it has consumed.
     ///
     /// # Errors
@@ -110,42 +114,6 @@ pub trait Daybook: Send + Sync + 'static {
 
     /// How much is written and not yet posted.
     fn backlog(&self) -> Backlog;
-}
-
-/// A daybook that keeps nothing: for where there is no ledger.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unkept;
-
-impl Daybook for Unkept {
-    fn open(&self, _: &Charge) -> Result<(), Full> {
-        Ok(())
-    }
-
-    fn progress(&self, _: &Progress) {}
-
-    fn close(&self, _: &Charge) {}
-
-    fn void(&self, _: PostingId) {}
-
-    fn carry(&self, _: &Charge, _: Option<&Progress>) -> Result<(), Full> {
-        Ok(())
-    }
-
-    fn read(&self, _: usize) -> io::Result<Page> {
-        Ok(Page::default())
-    }
-
-    fn posted(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn release(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn backlog(&self) -> Backlog {
-        Backlog::default()
-    }
 }
 
 impl fmt::Display for Full {

@@ -230,9 +230,6 @@ pub struct InvoiceRow {
     pub body: String,
 }
 
-/// Bound: transfers read at once where many are read past; some hundred KiB.
-const PAGE: u32 = 1000;
-
 /// Keeps what is owed.
 pub trait Ledger: Send + Sync + 'static {
     /// Posts a batch in one transaction. What is there already is left as it is and counts for nothing. Returns how many
@@ -258,47 +255,16 @@ pub trait Ledger: Send + Sync + 'static {
         most: u32,
     ) -> Stored<'a, Vec<Transfer>>;
 
-    /// Transfers that touch an account and that no call caused, in order of time and id, after one, at most so many. As it
-    /// stands here it reads past those of calls; a driver with an index does better.
+    /// Transfers that touch an account and that no call caused, in order of time and id, after one, at most so many.
     fn moves<'a>(
         &'a self,
         account: &'a Account,
         after: Option<(Timestamp, PostingId)>,
         most: u32,
-    ) -> Stored<'a, Vec<Transfer>> {
-        Box::pin(async move {
-            let (mut found, mut after) = (Vec::new(), after);
-            loop {
-                let page = self.transfers(account, after, PAGE).await?;
-                let Some(last) = page.last() else { return Ok(found) };
-                after = Some((last.at, last.id));
-                found.extend(page.into_iter().filter(|transfer| transfer.cause != Cause::Call));
-                if found.len() >= most as usize {
-                    found.truncate(most as usize);
-                    return Ok(found);
-                }
-            }
-        })
-    }
+    ) -> Stored<'a, Vec<Transfer>>;
 
-    /// A transfer by its id. As it stands here it reads through the accounts of the house, one of which every transfer
-    /// touches; a driver with an index does better.
-    fn transfer(&self, id: PostingId) -> Stored<'_, Option<Transfer>> {
-        Box::pin(async move {
-            for account in [Account::Cash, Account::Grants, Account::Rounding, Account::Revenue] {
-                let mut after = None;
-                loop {
-                    let page = self.transfers(&account, after, PAGE).await?;
-                    let Some(last) = page.last() else { break };
-                    after = Some((last.at, last.id));
-                    if let Some(found) = page.into_iter().find(|transfer| transfer.id == id) {
-                        return Ok(Some(found));
-                    }
-                }
-            }
-            Ok(None)
-        })
-    }
+    /// A transfer by its id.
+    fn transfer(&self, id: PostingId) -> Stored<'_, Option<Transfer>>;
 
     /// What moved on an account in a currency.
     fn balance<'a>(&'a self, account: &'a Account, currency: Currency) -> Stored<'a, Balance>;

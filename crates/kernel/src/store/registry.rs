@@ -75,10 +75,24 @@ pub struct PlanRow {
     pub source: Source,
     /// Its settings, as JSON.
     pub terms: String,
-    /// When the version was entered; again, when it is put back in force.
+    /// When the version was entered.
     pub created: Timestamp,
+    /// When it was put back in force after others had been, in order of time.
+    pub again: Vec<Timestamp>,
     /// Since when no tenant can be put on it; on the version in force.
     pub retired: Option<Timestamp>,
+}
+
+impl PlanRow {
+    /// When it was put in force last.
+    pub fn entered(&self) -> Timestamp {
+        self.again.last().copied().unwrap_or(self.created)
+    }
+
+    /// Every time it was.
+    pub fn entries(&self) -> impl Iterator<Item = Timestamp> {
+        std::iter::once(self.created).chain(self.again.iter().copied())
+    }
 }
 
 /// For how long a tenant was on a plan.

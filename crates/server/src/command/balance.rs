@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use super::control::{Control, part};
+use super::output::say;
 use super::table;
 use crate::cli::{BalanceArgs, BalanceCommand, DepositArgs};
 
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
         BalanceCommand::Transfers { tenant, calls } => {
             let rows = control.all(&format!("{}/transfers?calls={calls}", of(tenant)), "transfers")?;
             if control.json {
-                println!("{}", Value::from(rows));
+                say!("{}", Value::from(rows));
             } else {
                 table::rows(&rows, COLUMNS);
             }
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if control.json {
-        println!("{shown}");
+        say!("{shown}");
     } else {
         table::one(&shown);
     }

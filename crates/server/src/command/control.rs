@@ -14,8 +14,10 @@ use ureq::{Agent, Error};
 use crate::cli::{ADMIN, ControlArgs};
 use crate::environment;
 
-/// Bound: the server itself gives up after ten seconds.
-const WITHIN: Duration = Duration::from_secs(15);
+/// Bound: for a connection. A server nearby takes milliseconds.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Bound: the server itself gives up after ten seconds, and with a report when its config says; this is for one that hangs.
+const WITHIN: Duration = Duration::from_secs(900);
 /// Bound: a page of a thousand rows is below a megabyte.
 const ANSWER_MAX: u64 = 16 << 20;
 /// Rows of a page: the most the server gives.
@@ -52,6 +54,7 @@ impl Control {
         let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
         let config = Agent::config_builder()
             .tls_config(tls)
+            .timeout_connect(Some(CONNECT_WITHIN))
             .timeout_global(Some(WITHIN))
             .http_status_as_error(false)
             // The token is for this server, and for no other that it names.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::control::{Control, part};
+use super::output::{self, say};
 use super::table;
 use crate::cli::{FormArgs, InvoiceArgs, InvoiceCommand, TimeArgs};
 
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &InvoiceArgs) -> anyhow::Result<ExitCode> {
         InvoiceCommand::List { tenant } => {
             let answer = control.get(&format!("{}/invoices", of(tenant)))?;
             if control.json {
-                println!("{}", answer.get("invoices").cloned().unwrap_or_default());
+                say!("{}", answer.get("invoices").cloned().unwrap_or_default());
             } else {
                 table::rows(list(&answer, "invoices"), HEADS);
             }
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &InvoiceArgs) -> anyhow::Result<ExitCode> {
             let path = format!("{}/charges?invoice={}&line={line}", of(tenant_of(id)?), part(id));
             let rows = control.all(&path, "charges")?;
             if control.json {
-                println!("{}", Value::from(rows));
+                say!("{}", Value::from(rows));
             } else {
                 table::rows(&rows, CHARGES);
             }
@@ -95,7 +96,7 @@ fn issue(control: &Control, tenant: Option<&str>, time: &TimeArgs) -> anyhow::Re
         }
     }
     if control.json {
-        println!("{}", Value::from(issued));
+        say!("{}", Value::from(issued));
         return Ok(());
     }
     for invoice in &mut issued {
@@ -112,17 +113,17 @@ fn issue(control: &Control, tenant: Option<&str>, time: &TimeArgs) -> anyhow::Re
 fn show(control: &Control, path: &str, form: &FormArgs) -> anyhow::Result<()> {
     if form.csv || form.html {
         let form = if form.csv { "format=csv".into() } else { format!("format=html&lang={}", part(&form.lang)) };
-        print!("{}", control.text(&format!("{path}&{form}"))?);
+        output::print(format_args!("{}", control.text(&format!("{path}&{form}"))?));
         return Ok(());
     }
     let invoice = control.get(path)?;
     if control.json {
-        println!("{invoice}");
+        say!("{invoice}");
         return Ok(());
     }
     table::rows(list(&invoice, "lines"), LINES);
     let word = |name: &str| invoice.get(name).and_then(Value::as_str).unwrap_or("draft").to_owned();
-    println!(
+    say!(
         "\n{}: {} to {}, total {} {} ({} before rounding)",
         word("id"),
         word("from"),
@@ -132,7 +133,7 @@ fn show(control: &Control, path: &str, form: &FormArgs) -> anyhow::Result<()> {
         word("exact")
     );
     if let Some(after) = invoice.pointer("/statement/after").and_then(Value::as_str) {
-        println!("balance after it: {after}");
+        say!("balance after it: {after}");
     }
     Ok(())
 }
@@ -142,16 +143,16 @@ fn verify(control: &Control, id: &str) -> anyhow::Result<ExitCode> {
     let agrees = verdict.get("agrees") == Some(&Value::Bool(true));
     let count = |name: &str| verdict.get(name).and_then(Value::as_u64).unwrap_or_default();
     if control.json {
-        println!("{verdict}");
+        say!("{verdict}");
     } else if agrees {
-        println!("{id} agrees: {} lines, re-rated from {} charges", count("lines"), count("charges"));
+        say!("{id} agrees: {} lines, re-rated from {} charges", count("lines"), count("charges"));
     } else {
         table::rows(list(&verdict, "differences"), DIFFERENCES);
         let differences = list(&verdict, "differences").len() as u64 + count("more");
-        println!("\n{id} differs in {differences} places; {} charges were read", count("charges"));
+        say!("\n{id} differs in {differences} places; {} charges were read", count("charges"));
     }
     if !control.json && count("outstanding") > 0 {
-        println!("{} charges became known after it was issued: the next invoice has them", count("outstanding"));
+        say!("{} charges became known after it was issued: the next invoice has them", count("outstanding"));
     }
     Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

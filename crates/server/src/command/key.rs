@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tenancy::NewKey;
 
 use super::control::{Control, NotRunning, part};
+use super::output::{complain, say};
 use super::{settings, table};
 use crate::cli::{ControlArgs, KeyArgs, KeyCommand, KeyCreateArgs, OneKey};
 use crate::environment;
@@ -57,7 +58,7 @@ fn ask(command: &KeyCommand, control: &ControlArgs) -> anyhow::Result<ExitCode> 
             if !control.json {
                 print_made(&made);
                 let until = made.get("old_expires").and_then(Value::as_str).unwrap_or_default();
-                println!("The old key, {}, goes on until {until}.", key.id);
+                say!("The old key, {}, goes on until {until}.", key.id);
                 return Ok(ExitCode::SUCCESS);
             }
             made
@@ -65,14 +66,14 @@ fn ask(command: &KeyCommand, control: &ControlArgs) -> anyhow::Result<ExitCode> 
         KeyCommand::Revoke(key) => {
             control.ask("DELETE", &path(key), None)?;
             if !control.json {
-                println!("{} is revoked.", key.id);
+                say!("{} is revoked.", key.id);
                 return Ok(ExitCode::SUCCESS);
             }
             json!({ "id": key.id, "tenant": key.tenant, "state": "revoked" })
         }
     };
     if control.json {
-        println!("{shown}");
+        say!("{shown}");
     } else {
         table::one(&shown);
     }
@@ -95,11 +96,11 @@ fn create(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCod
         control.ask("POST", &keys(&args.tenant), Some(&fields.into()))
     });
     match asked {
-        Ok(made) if control.json => println!("{made}"),
+        Ok(made) if control.json => say!("{made}"),
         Ok(made) => {
             print_made(&made);
             if let Some(secret) = made.get("signing_secret").and_then(Value::as_str).filter(|_| args.signing) {
-                println!(
+                say!(
                     "\nRequests are signed as {} with\n\n{secret}",
                     made.get("id").and_then(Value::as_str).unwrap_or_default()
                 );
@@ -107,7 +108,9 @@ fn create(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCod
         }
         Err(fault) if named || !nobody_there(&fault, control) => return Err(fault),
         Err(_) => {
-            eprintln!("No server runs here: this key is for a config file, and known to nobody until it is in one.\n");
+            complain(format_args!(
+                "No server runs here: this key is for a config file, and known to nobody until it is in one.\n"
+            ));
             return offline(args, control);
         }
     }
@@ -130,17 +133,19 @@ fn offline(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCo
         if let (true, Some(fields)) = (args.signing, shown.as_object_mut()) {
             fields.insert("signing_secret".into(), pepper.signing_secret(made.id.as_str()).expose().into());
         }
-        println!("{shown}");
+        say!("{shown}");
     } else {
-        println!("{key}\n");
+        say!("{key}\n");
         if args.signing {
             let secret = pepper.signing_secret(made.id.as_str());
-            println!("Requests are signed as {} with\n\n{}\n", made.id, secret.expose());
+            say!("Requests are signed as {} with\n\n{}\n", made.id, secret.expose());
         }
-        println!("This is the only time the key is shown. To let it in, put its hash into sluice.yaml:\n");
-        println!(
+        say!("This is the only time the key is shown. To let it in, put its hash into sluice.yaml:\n");
+        say!(
             "tenants:\n  - id: {}\n    keys:\n      - {{ name: {}, hash: \"{}\" }}",
-            args.tenant, args.name, made.hash
+            args.tenant,
+            args.name,
+            made.hash
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -148,8 +153,8 @@ fn offline(args: &KeyCreateArgs, control: &ControlArgs) -> anyhow::Result<ExitCo
 
 fn print_made(made: &Value) {
     let of = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default();
-    println!("{}\n", of("key"));
-    println!("This is the only time the key is shown. Its id is {}, its tenant {}.", of("id"), of("tenant"));
+    say!("{}\n", of("key"));
+    say!("This is the only time the key is shown. Its id is {}, its tenant {}.", of("id"), of("tenant"));
 }
 
 fn keys(tenant: &str) -> String {
@@ -163,6 +168,6 @@ fn path(key: &OneKey) -> String {
 /// Prints what requests of a key are signed with.
 fn signing_secret(id: &str, control: &ControlArgs) -> anyhow::Result<ExitCode> {
     let pepper = environment::pepper(&control.data_dir)?;
-    println!("{}", pepper.signing_secret(id).expose());
+    say!("{}", pepper.signing_secret(id).expose());
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::control::{Control, part};
+use super::output::say;
 use super::table;
 use crate::cli::{PlanArgs, PlanCommand};
 
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let list = |path: &str, name: &str| -> anyhow::Result<()> {
         let answer = control.get(path)?;
         if control.json {
-            println!("{answer}");
+            say!("{answer}");
         } else {
             table::rows(answer.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice), COLUMNS);
         }
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if control.json {
-        println!("{shown}");
+        say!("{shown}");
     } else {
         table::one(&shown);
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::control::{Control, part};
+use super::output::say;
 use super::{settings, table};
 use crate::cli::{PriceArgs, PriceCommand};
 
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &PriceArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if control.json {
-        println!("{shown}");
+        say!("{shown}");
     } else {
         table::one(&shown);
     }

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::output::say;
 use crate::config::Config;
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
+    say!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use kernel::Timestamp;
 use kernel::settings::Secret;
 
+use super::output::say;
 use crate::cli::SignArgs;
 use crate::environment;
 
@@ -26,11 +27,11 @@ pub(crate) fn run(args: &SignArgs) -> anyhow::Result<ExitCode> {
         nonce: args.nonce.as_deref(),
     })?;
     if args.base {
-        println!("{}", signed.base);
+        say!("{}", signed.base);
     } else if args.curl {
-        println!("{}", curl(args, &signed)?);
+        say!("{}", curl(args, &signed)?);
     } else {
-        signed.headers.iter().for_each(|(name, value)| println!("{name}: {value}"));
+        signed.headers.iter().for_each(|(name, value)| say!("{name}: {value}"));
     }
     Ok(ExitCode::SUCCESS)
 }

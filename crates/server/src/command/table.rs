@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::output::say;
+
 /// Prints rows: columns by title and path. Widths are in characters.
 pub(super) fn rows(rows: &[Value], columns: &[(&str, &str)]) {
     let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>();
@@ -15,7 +17,7 @@ pub(super) fn rows(rows: &[Value], columns: &[(&str, &str)]) {
             line.push_str(cell);
             line.push_str(&" ".repeat(pad + 2));
         }
-        println!("{}", line.trim_end());
+        say!("{}", line.trim_end());
     }
 }
 
@@ -24,7 +26,7 @@ pub(super) fn one(thing: &Value) {
     let Value::Object(fields) = thing else { return };
     let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or_default();
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-        println!("{name:width$}  {}", cell(Some(value)));
+        say!("{name:width$}  {}", cell(Some(value)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::control::{Control, part};
+use super::output::say;
 use super::{settings, table};
 use crate::cli::{TenantArgs, TenantCommand};
 
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &TenantArgs) -> anyhow::Result<ExitCode> {
         TenantCommand::List => {
             let rows = control.all("/admin/v1/tenants", "tenants")?;
             if control.json {
-                println!("{}", Value::from(rows));
+                say!("{}", Value::from(rows));
             } else {
                 table::rows(&rows, COLUMNS);
             }
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &TenantArgs) -> anyhow::Result<ExitCode> {
         TenantCommand::Subscriptions { id } => {
             let answer = control.get(&format!("{}/subscriptions", path(id)))?;
             if control.json {
-                println!("{answer}");
+                say!("{answer}");
             } else {
                 let rows = answer.get("subscriptions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
                 table::rows(rows, &[("PLAN", "/plan"), ("FROM", "/from"), ("UNTIL", "/until")]);
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &TenantArgs) -> anyhow::Result<ExitCode> {
         TenantCommand::Resume { id } => control.ask("PATCH", &path(id), Some(&json!({ "suspended": false })))?,
     };
     if control.json {
-        println!("{shown}");
+        say!("{shown}");
     } else {
         table::one(&shown);
     }

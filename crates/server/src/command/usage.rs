@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::control::{Control, part};
+use super::output::{self, say};
 use super::table;
 use crate::cli::UsageArgs;
 
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &UsageArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if args.csv {
-        print!("{}", control.text(&format!("{path}&format=csv"))?);
+        output::print(format_args!("{}", control.text(&format!("{path}&format=csv"))?));
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = Vec::new();
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &UsageArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if control.json {
-        println!("{}", Value::from(rows));
+        say!("{}", Value::from(rows));
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<&str> = args.by.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();

@@ -1,5 +1,7 @@
 //! An issuer with keys of every family, and tokens made with any of them, good or bad.
 
+use std::time::Duration;
+
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -34,6 +36,8 @@ pub(crate) struct Issuer {
     pub(crate) p256: Key,
     pub(crate) p384: Key,
     pub(crate) ed: Key,
+    /// Its public keys, as it gives them.
+    keys: String,
     pub(crate) server: Upstream,
 }
 
@@ -148,18 +152,26 @@ impl Issuer {
         let keys =
             json!({ "keys": [rsa.jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed.jwk("ed"), only] }).to_string();
         let server = Upstream::start(Plan::made(|_| Script::json(404, "{}")));
-        server.on_probe(Plan::made(move |request| {
+        let issuer = Self { rsa, p256, p384, ed, keys, server };
+        issuer.answers(Duration::ZERO);
+        issuer
+    }
+
+    /// Answers whatever it is asked, so late.
+    pub(crate) fn answers(&self, late: Duration) {
+        let keys = self.keys.clone();
+        self.server.on_probe(Plan::made(move |request| {
             let host = request.header("host").unwrap_or_default();
-            match request.path() {
+            let answer = match request.path() {
                 "/.well-known/openid-configuration" => {
                     let issuer = format!("http://{host}");
                     Script::json(200, json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }).to_string())
                 }
                 "/keys" => Script::json(200, keys.clone()),
                 _ => Script::json(404, "{}"),
-            }
+            };
+            Script::new().pause(late).then(answer)
         }));
-        Self { rsa, p256, p384, ed, server }
     }
 
     /// What its tokens say in `iss`.

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use kernel::store::daybook::{Entry, Page, Progress};
 use kernel::store::ledger::{Charge, Ending, PostingId};
-use kernel::{KeyId, Timestamp};
 
+/// With fewer entries a page is likely all that there was: full ones have about two thousand.
+const FULL: usize = 1_500;
 /// Bound: ends whose beginnings have not been read. They come in the next page, from another core's file.
 const EARLY_MAX: usize = 100_000;
 
@@ -29,6 +30,10 @@ pub struct Desk {
     mark: Option<u64>,
     /// A page that comes after what is waiting.
     held: Option<Page>,
+    /// Whether the last page was all there was.
+    all: bool,
+    /// A page is being read: should that break down, it is not known what of it is here.
+    pub(super) torn: bool,
 }
 
 /// An attempt that has not ended.
@@ -51,6 +56,8 @@ impl Default for Desk {
             early: HashSet::new(),
             mark: None,
             held: None,
+            all: false,
+            torn: false,
         }
     }
 }
@@ -66,14 +73,20 @@ impl Desk {
         self.present && self.waiting.is_empty() && self.held.is_none()
     }
 
+    /// Whether all that was there has been read, posted and finished.
+    pub(super) fn caught_up(&self) -> bool {
+        self.all && self.between() && self.mark.is_none()
+    }
+
     /// A page that was put aside until now.
     pub(super) fn held(&mut self) -> Option<Page> {
         self.held.take()
     }
 
     /// Takes a page in; gives how many attempts a killed process has left open. Nothing may be waiting.
-    pub(super) fn take(&mut self, page: Page, used: &mut dyn FnMut(&KeyId, Timestamp)) -> u64 {
+    pub(super) fn take(&mut self, page: Page) -> u64 {
         self.past = page.past;
+        self.all = page.entries.len() < FULL;
         let turned = !page.past && !self.present;
         if turned {
             self.present = true;
@@ -88,17 +101,14 @@ impl Desk {
         // A page with nothing in it leaves nothing to finish, but where it says that the past is over.
         self.mark = (turned || page.past || !page.entries.is_empty()).then_some(page.mark);
         for entry in page.entries {
-            self.read(entry, page.mark, used);
+            self.read(entry, page.mark);
         }
         0
     }
 
-    fn read(&mut self, entry: Entry, mark: u64, used: &mut dyn FnMut(&KeyId, Timestamp)) {
+    fn read(&mut self, entry: Entry, mark: u64) {
         match entry {
             Entry::Opened(draft) => {
-                if let Some(key) = &draft.key {
-                    used(key, draft.at);
-                }
                 if !self.early.remove(&draft.id) {
                     self.open.entry(draft.id).or_insert(Open { draft, mark: Some(mark) });
                 }
@@ -150,7 +160,7 @@ impl Desk {
     /// So many have been posted.
     pub(super) fn posted(&mut self, count: usize) {
         self.waiting.drain(..count.min(self.waiting.len()));
-        self.portion = usize::MAX;
+        self.portion = self.portion.saturating_mul(2);
     }
 
     /// The page that was taken in, once nothing of it waits any more.

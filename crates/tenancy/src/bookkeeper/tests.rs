@@ -33,7 +33,7 @@ fn progress(id: u128, output: u64) -> Entry {
 }
 
 fn take(desk: &mut Desk, past: bool, mark: u64, entries: Vec<Entry>) -> u64 {
-    desk.take(Page { entries, mark, past }, &mut |_, _| {})
+    desk.take(Page { entries, mark, past })
 }
 
 fn waiting(desk: &mut Desk) -> Vec<(u128, u64, Ending)> {
@@ -101,15 +101,4 @@ fn where_there_is_no_room_for_copies_the_first_entries_stay() {
     take(&mut desk, false, 1, vec![Entry::Opened(draft(1))]);
     desk.carry(|_, _| false);
     assert_eq!(desk.needed(), Some(1));
-}
-
-#[test]
-fn keys_are_known_by_their_last_use() {
-    let mut desk = Desk::default();
-    let mut used = std::collections::BTreeMap::new();
-    let entries = (1..=5).map(|id| Entry::Opened(draft(id))).collect();
-    desk.take(Page { entries, mark: 1, past: false }, &mut |key, at| {
-        used.insert(key.to_string(), at.millis());
-    });
-    assert_eq!(used.into_iter().collect::<Vec<_>>(), [("k0".to_owned(), 4), ("k1".to_owned(), 5)]);
 }

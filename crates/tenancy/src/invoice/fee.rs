@@ -92,6 +92,7 @@ mod tests {
             source: Source::Api,
             terms: format!(r#"{{"billing":{{"monthly":{{"fee":"{fee}","included_tokens":{included}}}}}}}"#),
             created: at(created),
+            again: Vec::new(),
             retired: None,
         }
     }

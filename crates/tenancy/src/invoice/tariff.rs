@@ -40,7 +40,8 @@ impl Tariff {
             let unread = |why| Trouble::Broken(format!("the terms of plan `{}` cannot be read: {why}", row.id));
             let terms: Billed = shape::kept(&row.terms, Map::new()).map_err(unread)?;
             tariff.plans.insert(row.id.clone(), terms.billing);
-            tariff.versions.entry(row.name.clone()).or_default().push((row.created, row.id.clone()));
+            let versions = tariff.versions.entry(row.name.clone()).or_default();
+            versions.extend(row.entries().map(|at| (at, row.id.clone())));
         }
         for versions in tariff.versions.values_mut() {
             versions.sort();
@@ -129,6 +130,7 @@ mod tests {
             source: Source::Api,
             terms: r#"{"name":"pro","rps":3}"#.into(),
             created: Timestamp(created),
+            again: Vec::new(),
             retired: None,
         }
     }
@@ -142,6 +144,13 @@ mod tests {
             ("pro@a".into(), "pro@a".into(), "pro@a".into(), "pro@b".into())
         );
         assert_eq!(tariff.version("free", Timestamp(5)), None);
+        // Put back in force, it is so from then on, and was so before.
+        let back = PlanRow { again: vec![Timestamp(30)], ..version("pro@a", 10) };
+        let tariff = Tariff::new(&[back, version("pro@b", 20)], &[]).unwrap();
+        assert_eq!(
+            [11, 21, 31].map(|before| tariff.version("pro", Timestamp(before)).unwrap()),
+            ["pro@a", "pro@b", "pro@a"]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::FixedState;
 use kernel::share::{Grant, Order};
 use kernel::{Caller, KeyId, Limits, ModelName, Moment, TenantId};
 
@@ -19,9 +20,9 @@ pub(super) struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     own: Level,
-    keys: HashMap<KeyId, Level>,
-    models: HashMap<ModelName, Level>,
-    pub(super) learned: HashMap<ModelName, Learned>,
+    keys: HashMap<KeyId, Level, FixedState>,
+    models: HashMap<ModelName, Level, FixedState>,
+    pub(super) learned: HashMap<ModelName, Learned, FixedState>,
     /// Whether it is among those whose leases are looked after.
     pub(super) listed: bool,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kernel::Moment;
 
-/// Bound: beyond it nobody's traffic comes, and what is owed would no longer fit its word.
+/// Bound: beyond it nobody's traffic comes, and a minute's worth, in parts, would no longer fit its word.
 const UNITS_MAX: u64 = 50_000_000_000;
 
 /// How many units per period; at once as many as one period's worth.
@@ -69,8 +69,7 @@ impl Rate {
 
     /// The same, rounded down.
     pub(super) fn spare(self, units: u64) -> Duration {
-        let micros = self.parts(units).checked_div(u128::from(self.units)).unwrap_or(0);
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        Duration::from_micros(self.parts(units).checked_div(self.units).unwrap_or(0))
     }
 
     /// Units that come back in a span.
@@ -79,18 +78,17 @@ impl Rate {
         u64::try_from(parts.checked_div(u128::from(self.period)).unwrap_or(0)).unwrap_or(u64::MAX)
     }
 
-    fn pays(self, parts: u128) -> Duration {
-        if parts == 0 {
-            return Duration::ZERO;
+    fn pays(self, parts: u64) -> Duration {
+        match (parts, self.units) {
+            (0, _) => Duration::ZERO,
+            (_, 0) => Duration::from_micros(u64::MAX),
+            (parts, units) => Duration::from_micros(parts.div_ceil(units)),
         }
-        let micros = parts
-            .checked_div(u128::from(self.units))
-            .map(|whole| whole + u128::from(!parts.is_multiple_of(u128::from(self.units))));
-        Duration::from_micros(micros.map_or(u64::MAX, |micros| u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 
-    fn parts(self, units: u64) -> u128 {
-        u128::from(units) * u128::from(self.period)
+    /// In one word: as many units as a rate may have are in no period more than it holds.
+    fn parts(self, units: u64) -> u64 {
+        units.saturating_mul(self.period)
     }
 }
 
@@ -101,40 +99,43 @@ impl Cell {
     pub(super) fn stand(&self, rate: Rate, now: Moment) -> Stand {
         let owed = self.owed(rate, now);
         let room = rate.parts(rate.units);
-        let left = room.saturating_sub(owed) / u128::from(rate.period);
-        let over = (owed + u128::from(rate.period)).saturating_sub(room);
-        Stand { left: left as u64, full: rate.pays(owed), next: rate.pays(over) }
+        let left = room.saturating_sub(owed).checked_div(rate.period).unwrap_or(0);
+        Stand { left, full: rate.pays(owed), next: rate.pays(over(owed, rate)) }
     }
 
     /// Until one more unit may be taken; zero: now. What takes more than is left leaves the rest owed, so nothing is too
     /// large to pass and nothing passes unpaid.
     pub(super) fn wait(&self, rate: Rate, now: Moment) -> Duration {
-        self.stand(rate, now).next
+        rate.pays(over(self.owed(rate, now), rate))
     }
 
     /// Takes units, or with a negative number gives them back: never more than there were.
     pub(super) fn add(&mut self, rate: Rate, units: i64, now: Moment) {
         let owed = self.owed(rate, now);
         let parts = rate.parts(units.unsigned_abs());
-        let owed = if units < 0 { owed.saturating_sub(parts) } else { owed.saturating_add(parts) };
-        self.owed = u64::try_from(owed).unwrap_or(u64::MAX);
+        self.owed = if units < 0 { owed.saturating_sub(parts) } else { owed.saturating_add(parts) };
         self.at = self.at.max(now);
     }
 
     /// Forgets what is owed beyond the whole of it.
     pub(super) fn cap(&mut self, rate: Rate) {
-        self.owed = self.owed.min(u64::try_from(rate.parts(rate.units)).unwrap_or(u64::MAX));
+        self.owed = self.owed.min(rate.parts(rate.units));
     }
 
     /// Units owed, rounded up.
     pub(super) fn used(&self, rate: Rate, now: Moment) -> u64 {
-        u64::try_from(self.owed(rate, now).div_ceil(u128::from(rate.period))).unwrap_or(u64::MAX)
+        self.owed(rate, now).div_ceil(rate.period.max(1))
     }
 
-    fn owed(&self, rate: Rate, now: Moment) -> u128 {
+    fn owed(&self, rate: Rate, now: Moment) -> u64 {
         let passed = now.as_micros().saturating_sub(self.at.as_micros());
-        u128::from(self.owed).saturating_sub(u128::from(passed) * u128::from(rate.units))
+        self.owed.saturating_sub(passed.saturating_mul(rate.units))
     }
+}
+
+/// What must be paid back before one more unit may be taken.
+fn over(owed: u64, rate: Rate) -> u64 {
+    owed.saturating_add(rate.period).saturating_sub(rate.parts(rate.units))
 }
 
 #[cfg(test)]

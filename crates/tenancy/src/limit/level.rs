@@ -51,6 +51,18 @@ struct Counter {
     lease: Option<Box<Lease>>,
 }
 
+/// Where one limit stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) dimension: Dimension,
+    pub(super) limit: u64,
+    /// Units that could be taken now.
+    pub(super) left: u64,
+    full: Duration,
+    /// By which it fills up again; `None`: nobody knows when.
+    rate: Option<Rate>,
+}
+
 /// What a call meets that must wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Blocked {
@@ -138,21 +150,17 @@ impl Level {
     }
 
     /// Where each limit stands.
-    pub(super) fn stands(&self, footing: Footing, now: Moment) -> impl Iterator<Item = (Dimension, u64, Stand)> {
-        let rates = self
-            .rates()
-            .map(move |(dimension, rate, counter)| (dimension, rate.units(), counter.stand(rate, footing, now)));
+    pub(super) fn stands(&self, footing: Footing, now: Moment) -> impl Iterator<Item = Standing> {
+        let rates = self.rates().map(move |(dimension, rate, counter)| {
+            let Stand { left, full, .. } = counter.stand(rate, footing, now);
+            let own = if let Footing::Apart { nodes } = footing { rate.share(nodes) } else { rate };
+            Standing { dimension, limit: rate.units(), left, full, rate: Some(own) }
+        });
         let places = self.limits.concurrency.map(|limit| {
             let left = u64::from(self.free(limit, footing, now));
-            (Dimension::Places, u64::from(limit), Stand { left, full: Duration::ZERO, next: Duration::ZERO })
+            Standing { dimension: Dimension::Places, limit: u64::from(limit), left, full: Duration::ZERO, rate: None }
         });
         rates.chain(places)
-    }
-
-    /// How long until a limit has so many left.
-    pub(super) fn until(&self, dimension: Dimension, left: u64, footing: Footing, now: Moment) -> Duration {
-        let found = self.rates().find(|(one, ..)| *one == dimension);
-        found.map_or(Duration::ZERO, |(_, rate, counter)| counter.until(rate, left, footing, now))
     }
 
     /// Whether nothing is taken, so that forgetting it changes nothing.
@@ -236,6 +244,16 @@ impl Level {
     }
 }
 
+// === impl Standing ===
+
+impl Standing {
+    /// How long until so many are left.
+    pub(super) fn until(&self, left: u64) -> Duration {
+        // From full, as many come back later as there are more than asked for.
+        self.rate.map_or(Duration::ZERO, |rate| self.full.saturating_sub(rate.spare(rate.units().saturating_sub(left))))
+    }
+}
+
 // === impl Counter ===
 
 impl Counter {
@@ -290,13 +308,6 @@ impl Counter {
                 Stand { left, full: rate.time(rate.units().saturating_sub(left)), next }
             }
         }
-    }
-
-    fn until(&self, rate: Rate, left: u64, footing: Footing, now: Moment) -> Duration {
-        let stand = self.stand(rate, footing, now);
-        let rate = if let Footing::Apart { nodes } = footing { rate.share(nodes) } else { rate };
-        // From full, as many come back later as there are more than asked for.
-        stand.full.saturating_sub(rate.spare(rate.units().saturating_sub(left)))
     }
 
     /// What there is of a shared counter. A process that has no lease, because it is new or was on its own, owes what it

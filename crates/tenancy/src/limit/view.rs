@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use kernel::Moment;
+use smallvec::SmallVec;
 
 use super::account::{Levels, Way};
-use super::level::{Dimension, Footing};
+use super::level::{Dimension, Footing, Standing};
 
 /// Where a caller stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,17 +34,19 @@ pub struct Gauge {
     pub reset: Duration,
 }
 
+/// More than this many limits apply to no call: four for each of three levels.
+const MOST: usize = 12;
+
 impl View {
     pub(super) fn of(levels: &Levels, way: &Way, footing: Footing, now: Moment) -> Self {
+        let stood = levels.on(way).into_iter().flatten().flat_map(|(level, _)| level.stands(footing, now));
+        let stood: SmallVec<[Standing; MOST]> = stood.collect();
         let gauge = |counts: fn(Dimension) -> bool| {
-            let on = || levels.on(way).into_iter().flatten().map(|(level, _)| level);
-            let stands =
-                || on().flat_map(|level| level.stands(footing, now)).filter(|(dimension, ..)| counts(*dimension));
-            let limit = stands().map(|(_, limit, _)| limit).min()?;
-            let remaining = stands().map(|(.., stand)| stand.left).min()?.min(limit);
-            let all = || Dimension::ALL.into_iter().filter(|dimension| counts(*dimension));
-            let waits = on().flat_map(|level| all().map(|dimension| level.until(dimension, limit, footing, now)));
-            Some(Gauge { limit, remaining, reset: waits.max().unwrap_or_default() })
+            let of = || stood.iter().filter(|standing| counts(standing.dimension));
+            let limit = of().map(|standing| standing.limit).min()?;
+            let remaining = of().map(|standing| standing.left).min()?.min(limit);
+            let reset = of().map(|standing| standing.until(limit)).max().unwrap_or_default();
+            Some(Gauge { limit, remaining, reset })
         };
         Self {
             requests: gauge(|dimension| matches!(dimension, Dimension::Seconds | Dimension::Minutes)),

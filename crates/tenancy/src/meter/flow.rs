@@ -60,7 +60,7 @@ impl Flow {
             }
         }
         if delta.pieces > 0 {
-            self.words.add(&delta.bytes, tab.counting, tab.till.reading.answer);
+            self.words.add(&delta.bytes, &tab.counting, tab.till.reading.answer);
             self.pieces = pieces;
         }
         if delta.last {
@@ -107,7 +107,7 @@ impl Flow {
     }
 
     fn counted(&self, tab: &Tab) -> Usage {
-        tab.counted(self.words.count(tab.counting).unwrap_or(Tokens(self.pieces)))
+        tab.counted(self.words.count(&tab.counting).unwrap_or(Tokens(self.pieces)))
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Tab {
     listed: Option<Arc<Listed>>,
     /// What it would be charged if nothing more were known of it, and becomes what it is charged.
     draft: Charge,
+    /// Whether the daybook has it: what is free goes on without.
+    opened: bool,
     deployment: Arc<Deployment>,
     payload: Arc<Payload>,
     operation: Operation,
@@ -117,7 +119,8 @@ impl Tab {
             currency: billing.currency(),
             amount: Money::ZERO,
         };
-        if till.daybook.open(&draft).is_err() && !free {
+        let opened = till.daybook.open(&draft).is_ok();
+        if !opened && !free {
             till.count_full();
             return Err(full());
         }
@@ -128,10 +131,11 @@ impl Tab {
             reservation: Some(reservation),
             listed,
             draft,
+            opened,
             deployment: Arc::clone(deployment),
             payload: Arc::clone(&call.payload),
             operation: call.operation,
-            counting: Counting::of(deployment.model.as_str()),
+            counting: Counting::with(&till.tokenizers.load(), deployment.model.as_str()),
             began: Moment::now(),
             waited,
             attempts,
@@ -190,6 +194,9 @@ impl Tab {
 
     /// Writes down what has been handed on so far, for the case that nothing more can be.
     pub(super) fn progress(&self, output: Tokens) {
+        if !self.opened {
+            return;
+        }
         let (usage, gpu_millis) = (self.flowed(output), self.gpu_millis());
         let amount = self.amount(&usage, gpu_millis, Ending::GatewayKilled);
         self.till.daybook.progress(&Progress { id: self.draft.id, usage, gpu_millis, amount });
@@ -217,7 +224,7 @@ impl Tab {
     }
 
     fn forget(&mut self) {
-        if self.reservation.take().is_some() {
+        if self.reservation.take().is_some() && self.opened {
             self.till.daybook.void(self.draft.id);
         }
     }
@@ -231,7 +238,11 @@ impl Tab {
         let learn = ending == Ending::Complete && !usage.estimated;
         // Before it is written down: once it is, it may be posted at any moment, and what is posted must have been spent.
         reservation.settle(&usage, amount, self.draft.at, learn);
-        self.till.daybook.close(&self.draft);
+        if self.opened {
+            self.till.daybook.close(&self.draft);
+        } else {
+            self.till.daybook.unopened(&self.draft);
+        }
         if usage.estimated {
             self.till.count_estimated();
         }

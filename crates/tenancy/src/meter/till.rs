@@ -11,7 +11,7 @@ use kernel::store::Daybook;
 use kernel::store::ledger::PostingId;
 use kernel::{Moment, Timestamp};
 
-use crate::tokens::Reading;
+use crate::tokens::{Reading, Tokenizers};
 use crate::{Catalogue, Purse};
 
 /// When to come back where the daybook is full.
@@ -23,6 +23,8 @@ pub struct Till {
     pub(super) daybook: Arc<dyn Daybook>,
     /// The prices in force; put another catalogue in place at any time.
     pub catalogue: ArcSwap<Catalogue>,
+    /// Tokenizers of the models that have their own; put others in place at any time.
+    pub tokenizers: ArcSwap<Tokenizers>,
     pub(super) reading: Reading,
     random: [Random; 2],
     /// Whether Sluice is stopping: what breaks off now is not its client's doing.
@@ -39,6 +41,7 @@ impl Till {
             purse,
             daybook,
             catalogue: ArcSwap::default(),
+            tokenizers: ArcSwap::default(),
             reading,
             random,
             stopping: AtomicBool::new(false),

@@ -175,6 +175,7 @@ fn what_is_beyond_the_included_tokens_of_a_part_of_a_month_is_spent_after_a_rest
             source: Source::Api,
             terms: format!(r#"{{"name":"p","billing":{billing}}}"#),
             created: at("2026-01-01"),
+            again: Vec::new(),
             retired: None,
         });
         let (tenant, from) = (caller.tenant.clone(), at("2026-11-21"));

@@ -96,7 +96,16 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Snapshot>> {
     for (nth, line) in BufReader::new(file).lines().enumerate() {
         match serde_json::from_str(&line?)? {
             Line::Plan { id, name, terms } => {
-                snapshot.plans.push(PlanRow { id, name, source: Source::Api, terms, created: at, retired: None });
+                let again = Vec::new();
+                snapshot.plans.push(PlanRow {
+                    id,
+                    name,
+                    source: Source::Api,
+                    terms,
+                    created: at,
+                    again,
+                    retired: None,
+                });
             }
             Line::Price { id, terms } => {
                 snapshot.prices.push(PriceRow { id, source: Source::Api, terms, created: at, withdrawn: None });

@@ -51,7 +51,7 @@ impl Register {
     /// Why not.
     pub async fn plan_versions(&self, name: &str) -> Result<Vec<PlanRow>, Refused> {
         let mut versions: Vec<PlanRow> = self.plans().await?.into_iter().filter(|row| row.name == name).collect();
-        versions.sort_by_key(|row| row.created);
+        versions.sort_by_key(PlanRow::entered);
         Ok(versions)
     }
 

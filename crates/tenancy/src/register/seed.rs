@@ -47,7 +47,7 @@ pub(super) fn seed(declared: &Declared, pepper: Option<&Pepper>) -> Seed {
 /// A version of a plan.
 pub(super) fn plan_row(plan: &PlanSettings, source: Source, now: Timestamp) -> PlanRow {
     let terms = serde_json::to_string(plan).unwrap_or_default();
-    PlanRow { id: plan.id(), name: plan.name.clone(), source, terms, created: now, retired: None }
+    PlanRow { id: plan.id(), name: plan.name.clone(), source, terms, created: now, again: Vec::new(), retired: None }
 }
 
 /// An entry of the catalogue.

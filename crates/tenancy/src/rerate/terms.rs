@@ -34,7 +34,9 @@ impl Terms {
         let mut terms = Self { plans: HashMap::new(), versions: HashMap::new(), prices: HashMap::new(), subscriptions };
         for row in plans {
             terms.plans.insert(row.id.clone(), serde_json::from_str(&row.terms).ok()?);
-            terms.versions.entry(row.name.clone()).or_default().push((row.created.0, row.id.clone()));
+            let versions = terms.versions.entry(row.name.clone()).or_default();
+            versions.push((row.created.0, row.id.clone()));
+            row.again.iter().for_each(|again| versions.push((again.0, row.id.clone())));
         }
         for row in prices {
             terms.prices.insert(row.id.clone(), serde_json::from_str(&row.terms).ok()?);

@@ -39,6 +39,8 @@ struct Kept {
     dead: bool,
     down: bool,
     full: bool,
+    /// Batches, and pages, over which whoever posts or reads them breaks down.
+    breaks: (u64, u64),
 }
 
 impl Kept {
@@ -92,6 +94,11 @@ impl Disk {
         }
         kept.dead = true;
         (self.random.below(2) == 0, false)
+    }
+
+    /// The next so many batches and pages break down whoever posts or reads them.
+    pub(super) fn break_down(&self, posts: u64, pages: u64) {
+        self.kept.lock().unwrap().breaks = (posts, pages);
     }
 
     fn write(&self, core: usize, entry: Entry) {
@@ -159,6 +166,10 @@ impl Daybook for Disk {
         self.write(self.core(id, true), Entry::Void(id));
     }
 
+    fn unopened(&self, charge: &Charge) {
+        self.close(charge);
+    }
+
     fn carry(&self, draft: &Charge, progress: Option<&Progress>) -> Result<(), Full> {
         let core = self.core(draft.id, true);
         self.write(core, Entry::Carried(Box::new(draft.clone())));
@@ -170,6 +181,11 @@ impl Daybook for Disk {
 
     fn read(&self, _: usize) -> io::Result<Page> {
         let mut kept = self.kept.lock().unwrap();
+        if kept.breaks.1 > 0 {
+            kept.breaks.1 -= 1;
+            drop(kept);
+            panic!("a page breaks down");
+        }
         kept.mark += 1;
         let unread = |logs: &[Log]| logs.iter().any(|log| log.entries.iter().any(|(_, read)| read.is_none()));
         let (mark, past) = (kept.mark, unread(&kept.past));
@@ -228,6 +244,11 @@ impl Daybook for Disk {
 impl Ledger for Disk {
     fn post<'a>(&'a self, batch: &'a Batch) -> Stored<'a, (u64, u64)> {
         let mut kept = self.kept.lock().unwrap();
+        if kept.breaks.0 > 0 {
+            kept.breaks.0 -= 1;
+            drop(kept);
+            panic!("a batch breaks down");
+        }
         let (lands, known) = self.strike(&mut kept);
         // Gone before, or after it has done what it was asked; or so slow that it counts as hung.
         let (lands, known) = if kept.down { (lands && self.random.below(2) == 0, false) } else { (lands, known) };
@@ -295,6 +316,14 @@ impl Ledger for Disk {
     }
 
     fn transfers<'a>(&'a self, _: &'a Account, _: Option<(Timestamp, PostingId)>, _: u32) -> Stored<'a, Vec<Transfer>> {
+        unreachable!("nobody asks for it here")
+    }
+
+    fn moves<'a>(&'a self, _: &'a Account, _: Option<(Timestamp, PostingId)>, _: u32) -> Stored<'a, Vec<Transfer>> {
+        unreachable!("nobody asks for it here")
+    }
+
+    fn transfer(&self, _: PostingId) -> Stored<'_, Option<Transfer>> {
         unreachable!("nobody asks for it here")
     }
 

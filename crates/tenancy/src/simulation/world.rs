@@ -166,8 +166,7 @@ impl World {
         let price: Price = serde_json::from_str(PRICE).unwrap();
         till.catalogue.store(Arc::new(Catalogue::new([price])));
         let backend = Backend(Arc::new(Random::seeded(self.random.next())));
-        let keeper =
-            Bookkeeper::new(Arc::clone(&self.disk) as _, Arc::clone(&self.disk) as _, None, Arc::clone(&purse));
+        let keeper = Bookkeeper::new(Arc::clone(&self.disk) as _, Arc::clone(&self.disk) as _, Arc::clone(&purse));
         Life { meter: Meter::new(Arc::new(backend), till), purse, keeper, desk: Desk::default(), flowing: Vec::new() }
     }
 

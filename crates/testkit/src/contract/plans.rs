@@ -21,6 +21,14 @@ pub(super) async fn the_version_of_a_plan_entered_last_is_in_force(one: Shared, 
     let all = one.plans().await.unwrap();
     let all: Vec<_> = all.iter().map(|plan| plan.id.as_str()).collect();
     assert_eq!(all, ["free@a", "pro@b", "pro@a"], "by name and time");
+    // Bills of the time before ask what was in force then: put back, a version keeps every time at which it was.
+    two.enter_plan(PlanRow { created: at(7), ..plan("pro", "b") }).await.unwrap();
+    one.enter_plan(PlanRow { created: at(8), ..plan("pro", "a") }).await.unwrap();
+    let all = two.plans().await.unwrap();
+    let times = |id: &str| all.iter().find(|plan| plan.id == id).map(|plan| plan.entries().collect::<Vec<_>>());
+    assert_eq!(times("pro@a"), Some(vec![at(0), at(6), at(8)]));
+    assert_eq!(times("pro@b").unwrap()[1], at(7));
+    assert_eq!(in_force().await, ["free@a", "pro@a"]);
 }
 
 pub(super) async fn a_plan_is_not_retired_under_its_tenants(one: Shared, two: Shared) {

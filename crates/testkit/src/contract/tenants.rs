@@ -54,6 +54,7 @@ pub(super) fn plan(name: &str, version: &str) -> PlanRow {
         source: Source::Api,
         terms: format!("{{\"version\":\"{version}\"}}"),
         created: at(0),
+        again: Vec::new(),
         retired: None,
     }
 }

@@ -1,7 +1,7 @@
 //! The nonces that signatures have spent, for as long as the signatures would be good.
 //!
 //! Kept in this process only: each replica knows its own, and a restart forgets them, so until a signature expires it
-//! could be used once more elsewhere. What is full refuses; it never forgets.
+//! could be used once more elsewhere, unless nonces are [shared](super::shared). What is full refuses; it never forgets.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

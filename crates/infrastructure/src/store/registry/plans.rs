@@ -11,10 +11,11 @@ use crate::store::columns::Columns;
 use crate::store::failure::Failure;
 use crate::store::session::Session;
 
-const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
-const IN_FORCE: &str = "SELECT id, name, source, terms, created, retired FROM plans WHERE name = $1 \
+const PLANS: &str = "SELECT id, name, source, terms, created, retired, earlier FROM plans ORDER BY name, created";
+const IN_FORCE: &str = "SELECT id, name, source, terms, created, retired, earlier FROM plans WHERE name = $1 \
                         ORDER BY created DESC LIMIT 1";
-const PUT_BACK: &str = "UPDATE plans SET source = $2, created = $3, retired = NULL WHERE id = $1";
+const PUT_BACK: &str = "UPDATE plans SET source = $2, created = $3, retired = NULL, \
+                        earlier = COALESCE(earlier || ',', '') || CAST(created AS TEXT) WHERE id = $1";
 const RETIRE: &str = "UPDATE plans SET retired = $2 WHERE id = $1 AND retired IS NULL";
 const ON_IT: &str = "SELECT id FROM tenants WHERE plan = $1 LIMIT 1";
 const PRICES: &str = "SELECT id, source, terms, created, withdrawn FROM prices ORDER BY created, id";
@@ -85,11 +86,11 @@ pub(super) async fn enter_plan(
     if in_force.is_some_and(|in_force| in_force.id == plan.id && in_force.retired.is_none()) {
         return Ok(false);
     }
-    let later = in_force.map_or(plan.created, |in_force| Timestamp(in_force.created.millis().saturating_add(1)));
+    let later = in_force.map_or(plan.created, |in_force| Timestamp(in_force.entered().millis().saturating_add(1)));
     let created = plan.created.max(later);
     let again = sqlx::query(PUT_BACK).bind(plan.id.as_str()).bind(plan.source.as_str()).bind(created.millis());
     if session.run(again).await? == 0 {
-        insert(session, &[PlanRow { created, retired: None, ..plan.clone() }]).await?;
+        insert(session, &[PlanRow { created, again: Vec::new(), retired: None, ..plan.clone() }]).await?;
     }
     Ok(true)
 }

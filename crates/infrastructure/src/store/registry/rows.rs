@@ -68,7 +68,7 @@ static KEYS: Bulk = Bulk::new(
     11,
     "",
 );
-static PLANS: Bulk = Bulk::new("INSERT INTO plans (id, name, source, terms, created, retired) VALUES", 6, "");
+static PLANS: Bulk = Bulk::new("INSERT INTO plans (id, name, source, terms, created, retired, earlier) VALUES", 7, "");
 static PRICES: Bulk = Bulk::new("INSERT INTO prices (id, source, terms, created, withdrawn) VALUES", 5, "");
 static SUBSCRIPTIONS: Bulk = Bulk::new("INSERT INTO subscriptions (tenant, plan, begins, ends) VALUES", 4, "");
 
@@ -140,31 +140,42 @@ impl Kept for KeyRow {
     }
 }
 
+/// In the table `created` is the last time that a version was put in force, by which they are in order, and `earlier` has
+/// those before it.
 impl Kept for PlanRow {
     const TABLE: (&'static str, &'static [&'static str]) =
-        ("plans", &["id", "name", "source", "terms", "created", "retired"]);
+        ("plans", &["id", "name", "source", "terms", "created", "retired", "earlier"]);
     const INSERT: &'static Bulk = &PLANS;
 
     fn read(columns: &mut dyn Fields) -> Result<Self, Failure> {
-        Ok(Self {
-            id: columns.text()?.into_owned(),
-            name: columns.text()?.into_owned(),
-            source: source(&columns.text()?)?,
-            terms: columns.text()?.into_owned(),
-            created: columns.time()?,
-            retired: columns.maybe_time()?,
-        })
+        let (id, name) = (columns.text()?.into_owned(), columns.text()?.into_owned());
+        let (source, terms) = (source(&columns.text()?)?, columns.text()?.into_owned());
+        let (last, retired) = (columns.time()?, columns.maybe_time()?);
+        let mut times = earlier(columns.maybe_text()?.as_deref().unwrap_or_default())?;
+        times.push(last);
+        let created = times.remove(0);
+        Ok(Self { id, name, source, terms, created, again: times, retired })
     }
 
     fn bind<'q>(&self, statement: Statement<'q>) -> Statement<'q> {
+        let times: Vec<Timestamp> = std::iter::once(self.created).chain(self.again.iter().copied()).collect();
+        let before = times.split_last().map(|(_, before)| before).filter(|before| !before.is_empty());
         statement
             .bind(self.id.clone())
             .bind(self.name.clone())
             .bind(self.source.as_str())
             .bind(self.terms.clone())
-            .bind(self.created.millis())
+            .bind(self.entered().millis())
             .bind(self.retired.map(Timestamp::millis))
+            .bind(before.map(|before| before.iter().map(|at| at.millis().to_string()).collect::<Vec<_>>().join(",")))
     }
+}
+
+/// Times with commas between.
+fn earlier(text: &str) -> Result<Vec<Timestamp>, Failure> {
+    let time = |text: &str| text.parse().map(Timestamp);
+    let times: Result<Vec<Timestamp>, _> = text.split(',').filter(|text| !text.is_empty()).map(time).collect();
+    times.map_err(|_| Failure::broken("the times of a plan's version are no numbers"))
 }
 
 impl Kept for PriceRow {

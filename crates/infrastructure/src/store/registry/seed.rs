@@ -21,7 +21,7 @@ const DECLARED: &str = "source = 'config'";
 static TENANTS_THERE: Bulk = Bulk::new("SELECT id FROM tenants WHERE id IN (VALUES", 1, ")");
 static KEYS_THERE: Bulk = Bulk::new("SELECT id FROM keys WHERE source <> 'config' AND id IN (VALUES", 1, ")");
 static HASHES_THERE: Bulk = Bulk::new("SELECT hash FROM keys WHERE source <> 'config' AND hash IN (VALUES", 1, ")");
-const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
+const PLANS: &str = "SELECT id, name, source, terms, created, retired, earlier FROM plans ORDER BY name, created";
 const PRICES: &str = "SELECT id, source, terms, created, withdrawn FROM prices";
 const CHANGE_KEY: &str = "UPDATE keys SET tenant = $2, name = $3, hash = $4, terms = $5, expires = $6, revoked = $7, \
                           replaces = $8 WHERE id = $1";

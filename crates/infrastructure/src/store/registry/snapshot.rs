@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::failure::Failure;
 
 const LIVE: &str = "revoked IS NULL AND (expires IS NULL OR expires > $7)";
-const PLANS: &str = "SELECT id, name, source, terms, created, retired FROM plans ORDER BY name, created";
+const PLANS: &str = "SELECT id, name, source, terms, created, retired, earlier FROM plans ORDER BY name, created";
 const PRICES: &str =
     "SELECT id, source, terms, created, withdrawn FROM prices WHERE withdrawn IS NULL ORDER BY created, id";
 

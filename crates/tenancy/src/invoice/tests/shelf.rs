@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use kernel::store::ledger::{Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer};
+use kernel::store::ledger::{
+    Account, Balance, Batch, Cause, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer,
+};
 use kernel::store::registry::{KeyRow, Part, PlanRow, PriceRow, Seed, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Ledger, Registry, Stored};
 use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
@@ -80,6 +82,27 @@ impl Rows {
     }
 }
 
+impl Shelf {
+    /// Transfers of an account after one, of those that count at most so many.
+    fn touching(
+        &self,
+        account: &Account,
+        after: Option<(Timestamp, PostingId)>,
+        most: u32,
+        counts: impl Fn(&Transfer) -> bool,
+    ) -> Vec<Transfer> {
+        let touches = |transfer: &&Transfer| {
+            (transfer.debit == *account || transfer.credit == *account)
+                && after.is_none_or(|at| (transfer.at, transfer.id) > at)
+                && counts(transfer)
+        };
+        let mut found: Vec<_> = self.change(|rows| rows.transfers.iter().filter(touches).cloned().collect());
+        found.sort_by_key(|transfer| (transfer.at, transfer.id));
+        found.truncate(most as usize);
+        found
+    }
+}
+
 impl Ledger for Shelf {
     fn post<'a>(&'a self, batch: &'a Batch) -> Stored<'a, (u64, u64)> {
         now(self.change(|rows| {
@@ -150,14 +173,20 @@ impl Ledger for Shelf {
         after: Option<(Timestamp, PostingId)>,
         most: u32,
     ) -> Stored<'a, Vec<Transfer>> {
-        let touches = |transfer: &&Transfer| {
-            (transfer.debit == *account || transfer.credit == *account)
-                && after.is_none_or(|at| (transfer.at, transfer.id) > at)
-        };
-        let mut found: Vec<_> = self.change(|rows| rows.transfers.iter().filter(touches).cloned().collect());
-        found.sort_by_key(|transfer| (transfer.at, transfer.id));
-        found.truncate(most as usize);
-        now(Ok(found))
+        now(Ok(self.touching(account, after, most, |_| true)))
+    }
+
+    fn moves<'a>(
+        &'a self,
+        account: &'a Account,
+        after: Option<(Timestamp, PostingId)>,
+        most: u32,
+    ) -> Stored<'a, Vec<Transfer>> {
+        now(Ok(self.touching(account, after, most, |transfer| transfer.cause != Cause::Call)))
+    }
+
+    fn transfer(&self, id: PostingId) -> Stored<'_, Option<Transfer>> {
+        now(Ok(self.change(|rows| rows.transfers.iter().find(|transfer| transfer.id == id).cloned())))
     }
 
     fn balance<'a>(&'a self, account: &'a Account, currency: Currency) -> Stored<'a, Balance> {

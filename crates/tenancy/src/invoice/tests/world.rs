@@ -128,6 +128,11 @@ impl World {
             source: Source::Api,
             terms: json!({ "name": name, "weight": 3, "billing": billing }).to_string(),
             created: if nth.is_multiple_of(2) { at("2026-01-01") } else { Timestamp(created) },
+            again: if nth.is_multiple_of(2) && self.chance.one_in(2) {
+                vec![Timestamp(created + 1)]
+            } else {
+                Vec::new()
+            },
             retired: None,
         }
     }
