@@ -6,6 +6,7 @@
 //! It never waits for a store: what the ledger knows is brought to it from outside.
 
 mod books;
+mod counter;
 mod dated;
 mod fees;
 mod habit;
@@ -13,6 +14,8 @@ mod lease;
 pub mod loading;
 pub(crate) mod period;
 mod refusal;
+mod reservation;
+mod shares;
 pub mod sharing;
 
 use std::collections::HashMap;
@@ -24,22 +27,20 @@ use foldhash::fast::FixedState;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::Registry;
 use kernel::store::ledger::{Charge, PostingId};
-use kernel::{Caller, Error, KeyId, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
+use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage};
 use tokio::sync::Notify;
 
-use self::books::{Books, Crossed, Limits, Spent};
+use self::books::{Books, Crossed, Spent};
 use self::fees::Fees;
 use self::lease::{Footing, Room};
 pub(crate) use self::refusal::UNKNOWN;
+pub use self::reservation::Reservation;
 use self::sharing::Standing;
 use crate::catalogue::Listed;
 use crate::rating;
 
 /// Answers shorter than this are hardly worth beginning: what is left must pay for so many tokens.
 const FEW: u64 = 16;
-/// How much more is reserved at once while an answer flows: an eighth of what there is of it, and at least so many tokens.
-const MORE: u64 = 64;
-const MORE_SHARE: u64 = 8;
 /// Parts of a unit of money that amounts are counted in.
 const PICO: f64 = 1e12;
 
@@ -119,33 +120,6 @@ pub struct Notice<'a> {
     pub limit: Money,
     /// What is spent.
     pub spent: Money,
-}
-
-/// Money set aside for one attempt. Dropped before it is settled, it is free again.
-#[must_use = "a dropped reservation is free again"]
-pub struct Reservation {
-    id: PostingId,
-    purse: Arc<Purse>,
-    account: Arc<Account>,
-    caller: Caller,
-    /// The name that its key's spending is counted under.
-    line: Option<KeyId>,
-    model: ModelName,
-    listed: Option<Arc<Listed>>,
-    limits: Limits,
-    prepaid: bool,
-    held: bool,
-    /// What is set aside.
-    amount: Money,
-    /// Tokens used this month before it, and those set aside of the included ones.
-    before: u64,
-    included: u64,
-    tokens: u64,
-    bytes: usize,
-    choices: u16,
-    /// What it was thought to consume.
-    pub estimate: Usage,
-    settled: bool,
 }
 
 // === impl Purse ===
@@ -263,7 +237,7 @@ impl Purse {
         let needed = if ask.streams { least } else { likely };
         let mut hurry = false;
         let refused = match left {
-            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && !ask.blind => {
+            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && needed.is_positive() && !ask.blind => {
                 hurry = true;
                 Some(Spent::Unknown)
             }
@@ -374,7 +348,7 @@ impl Purse {
     pub fn taken(&self, tenant: &TenantId) -> (Money, Money) {
         let Some(account) = self.known(tenant) else { return Default::default() };
         let mut books = account.lock();
-        let of = |(_, counter): (_, &mut books::Counter)| (counter.spent(), counter.pending);
+        let of = |(_, counter): (_, &mut counter::Counter)| (counter.spent(), counter.pending);
         books.counters().map(of).max_by_key(|(spent, pending)| *spent + *pending).unwrap_or_default()
     }
 }
@@ -405,88 +379,8 @@ impl Account {
     }
 }
 
-// === impl Reservation ===
-
-impl Reservation {
-    /// What a usage counts towards budgets beyond what is charged for it.
-    pub fn overage(&self, usage: &Usage) -> Money {
-        let rates = self.listed.as_deref().map(|listed| &listed.rates);
-        rating::overage(&self.caller.terms.billing, rates, (self.before, self.included), usage)
-    }
-
-    /// What is set aside.
-    pub fn amount(&self) -> Money {
-        self.amount
-    }
-
-    /// Sees to it that a usage can be paid for, before it is handed on; `rate` says what one costs. Where more must be set
-    /// aside, it is somewhat more, so that not every piece asks again.
-    ///
-    /// # Errors
-    /// `OverBudget` where there is not enough left: nothing more must be handed on.
-    pub fn cover(&mut self, usage: &Usage, rate: impl Fn(&Usage) -> Money, now: Timestamp) -> Result<(), Error> {
-        let needed = rate(usage) + self.overage(usage);
-        if needed <= self.amount {
-            return Ok(());
-        }
-        let more = (usage.output.0 / MORE_SHARE).max(MORE);
-        let ahead = Usage { output: Tokens(usage.output.0.saturating_add(more)), ..*usage };
-        let wanted = rate(&ahead) + self.overage(&ahead) - self.amount;
-        let key = self.line.as_ref();
-        let mut books = self.account.lock();
-        // Whoever was let in blind goes on blind.
-        let footing = self.purse.standing.footing().known(true);
-        let left = || books.left(&self.limits, key, self.prepaid, true, footing).ok().flatten();
-        let left = self.held.then(left).flatten();
-        let trusted = books.trusted(&self.limits, key, self.prepaid, footing);
-        let room = |(left, _): (Room, Spent)| wanted.min((left.money + trusted).min(left.all).max(Money::ZERO));
-        let granted = left.map_or(wanted, room);
-        if left.is_some_and(|(left, _)| left.more && left.money < wanted.times(2)) {
-            books.need(&self.limits, key, self.prepaid, (wanted, footing));
-            self.purse.standing.list(&self.account, true);
-        }
-        if self.amount + granted < needed {
-            drop(books);
-            self.purse.cut_off.fetch_add(1, Ordering::Relaxed);
-            let spent = left.map_or(Spent::Unknown, |(_, spent)| spent);
-            return Err(refusal::error(spent, &self.caller.tenant, self.caller.terms.billing.currency(), now));
-        }
-        books.set_aside(&self.limits, key, self.prepaid, granted);
-        self.amount += granted;
-        Ok(())
-    }
-
-    /// Spends what the attempt turned out to cost and frees the rest. `learn`: whether the usage says how large calls are.
-    pub fn settle(mut self, usage: &Usage, amount: Money, at: Timestamp, learn: bool) {
-        self.settled = true;
-        let overage = self.overage(usage);
-        let key = self.line.as_ref();
-        let mut books = self.account.lock();
-        books.set_aside(&self.limits, key, self.prepaid, -self.amount);
-        let crossed = books.spend(&self.limits, key, self.prepaid, (amount, overage), (self.id, at));
-        books.month.pending = books.month.pending.saturating_sub(self.tokens);
-        if self.caller.terms.billing.monthly.is_some() && !self.caller.terms.billing.by_token() {
-            books.month.add(usage.total().0, at);
-        }
-        if learn {
-            books.learn(&self.model, self.bytes, usage, self.choices);
-        }
-        drop(books);
-        self.purse.tell(&self.caller.tenant, &crossed);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        let mut books = self.account.lock();
-        books.set_aside(&self.limits, self.line.as_ref(), self.prepaid, -self.amount);
-        books.month.pending = books.month.pending.saturating_sub(self.tokens);
-    }
-}
-
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

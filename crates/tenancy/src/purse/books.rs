@@ -6,26 +6,28 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use kernel::contract::{Budget, BudgetScope, Period};
-use kernel::share::{Grant, Order};
+use kernel::contract::{BudgetScope, Period};
 use kernel::store::ledger::{Charge, PostingId};
-use kernel::{Billing, Currency, KeyId, ModelName, Money, TenantId, Terms, Timestamp};
+use kernel::{Billing, Currency, KeyId, ModelName, Money, Terms, Timestamp};
 use smallvec::SmallVec;
 
-use super::dated::Dated;
+use super::counter::{Balance, Counter, Included};
 use super::habit::Habit;
-use super::lease::{Footing, Lease, Room, Stock};
+use super::lease::{Footing, Room};
 use super::period;
 
 /// Bound: models a tenant has habits with; others are thought to be like any.
 const HABITS_MAX: usize = 1000;
+/// Bound: charges with overage that wait to be posted. A daybook is full before; what is beyond counts twice once it is posted,
+/// until its period ends.
+const FRESH_MAX: usize = 1_000_000;
 
 /// One tenant's books.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    tenant: Vec<Counter>,
+    pub(super) tenant: Vec<Counter>,
     /// By the name of what a key descends from: keys that take each other's place spend the same.
-    keys: HashMap<KeyId, Own>,
+    pub(super) keys: HashMap<KeyId, Own>,
     /// That name, for keys that have one beside their own.
     names: HashMap<KeyId, KeyId>,
     /// Overage of what is settled here and not posted yet, where there is any.
@@ -43,72 +45,7 @@ pub(super) struct Books {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     pub(super) ids: SmallVec<[KeyId; 1]>,
-    counters: Vec<Counter>,
-}
-
-/// What is spent under one budget, or under several that count the same.
-#[derive(Debug)]
-pub(super) struct Counter {
-    pub(super) per: Period,
-    pub(super) models: Box<[String]>,
-    pub(super) spending: Dated<Tally>,
-    /// What is reserved, whenever it will be spent.
-    pub(super) pending: Money,
-    /// The tightest hard budget that is counted here, as the last call had it.
-    hard: Option<Money>,
-}
-
-/// What is spent in one period.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// What the ledger knows.
-    pub(super) posted: Money,
-    /// What is settled here and not posted yet.
-    pub(super) unposted: Money,
-    /// Tokens beyond a month's included ones, of what is posted: they are charged by its invoice, but spent now.
-    pub(super) overage: Money,
-    /// The same of what is not posted yet.
-    pub(super) fresh: Money,
-    /// All that was settled here, posted or not.
-    mine: Money,
-    lease: Lease,
-    /// Whether the ledger has been asked.
-    pub(super) loaded: bool,
-}
-
-/// What was paid in, where calls are paid from that.
-#[derive(Debug, Default)]
-pub(super) struct Balance {
-    /// What the ledger knows; and what of that was paid in.
-    pub(super) posted: Money,
-    pub(super) credits: Money,
-    pub(super) unposted: Money,
-    mine: Money,
-    lease: Lease,
-    pub(super) pending: Money,
-    /// Whether anybody asked for it.
-    pub(super) wanted: bool,
-    pub(super) loaded: bool,
-}
-
-/// Tokens of this month, where a fee includes some.
-#[derive(Debug, Default)]
-pub(super) struct Included {
-    pub(super) months: Dated<Month>,
-    pub(super) pending: u64,
-    /// How many the plan as it is includes in a whole month.
-    pub(super) promised: u64,
-    pub(super) wanted: bool,
-}
-
-/// Tokens of one month.
-#[derive(Debug, Default)]
-pub(super) struct Month {
-    pub(super) posted: u64,
-    pub(super) unposted: u64,
-    /// How many the fee includes, where that is known better than from the plan as it is.
-    pub(super) included: Option<u64>,
-    pub(super) loaded: bool,
+    pub(super) counters: Vec<Counter>,
 }
 
 /// One budget that applies to a call, and where it is counted.
@@ -135,18 +72,6 @@ pub(super) enum Spent {
     Balance(Money),
     /// Nobody knows: the ledger has not been asked yet.
     Unknown,
-}
-
-/// Where a lease belongs.
-#[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// To a counter of a line of keys, or of the tenant, for a period.
-    Counter {
-        key: Option<KeyId>,
-        at: usize,
-        number: i64,
-    },
-    Balance,
 }
 
 /// A soft budget that was just spent.
@@ -270,117 +195,6 @@ impl Books {
         Ok(least)
     }
 
-    /// A call of this cost needs so much more than is on lease; or nothing more.
-    pub(super) fn need(
-        &mut self,
-        limits: &Limits,
-        key: Option<&KeyId>,
-        prepaid: bool,
-        (cost, footing): (Money, Footing),
-    ) {
-        for limit in limits.iter().filter(|limit| limit.hard) {
-            let Some(counter) = self.counter_mut(limit, key) else { continue };
-            let pending = counter.pending;
-            let tally = counter.spending.now_mut();
-            let room = tally.lease.room(&tally.stock(limit.limit, pending), footing);
-            tally.lease.need(cost, cost - room.money.max(Money::ZERO));
-        }
-        if prepaid {
-            let room = self.balance.lease.room(&self.balance.stock(), footing);
-            self.balance.lease.need(cost, cost - room.money.max(Money::ZERO));
-        }
-    }
-
-    /// What an answer that flows may take beyond what is on lease.
-    pub(super) fn trusted(&self, limits: &Limits, key: Option<&KeyId>, prepaid: bool, footing: Footing) -> Money {
-        let hard = limits.iter().filter(|limit| limit.hard).filter_map(|limit| self.counter(limit, key));
-        let of = hard.map(|counter| counter.spending.now().lease.trusted(footing));
-        of.chain(prepaid.then(|| self.balance.lease.trusted(footing))).min().unwrap_or_default()
-    }
-
-    /// What is to be exchanged with other processes, and where the answers go.
-    pub(super) fn orders(&mut self, tenant: &TenantId, nodes: u32, to: &mut Vec<(Order, Place)>) {
-        let currency = self.currency;
-        let mut of = |key: Option<&KeyId>, at: usize, counter: &mut Counter| {
-            let Counter { per, models, spending, pending, hard } = counter;
-            let Some(limit) = *hard else { return };
-            let now = spending.number();
-            for (number, tally) in spending.all() {
-                let pending = if Some(number) == now { *pending } else { Money::ZERO };
-                let stock = tally.stock(limit, pending);
-                if tally.lease.rests(&stock) {
-                    continue;
-                }
-                let whose = key.map_or_else(String::new, |key| format!("{}:{key}", key.as_str().len()));
-                let counter = format!("b:{currency}:{per:?}:{number}:{whose}:{}", models.join("\u{1f}"));
-                let wish = tally.lease.order(&stock, nodes);
-                let place = Place::Counter { key: key.cloned(), at, number };
-                to.push((Order { tenant: tenant.clone(), counter, wish }, place));
-            }
-        };
-        self.tenant.iter_mut().enumerate().for_each(|(at, counter)| of(None, at, counter));
-        for (key, own) in &mut self.keys {
-            own.counters.iter_mut().enumerate().for_each(|(at, counter)| of(Some(key), at, counter));
-        }
-        if self.balance.wanted && self.balance.loaded {
-            let stock = self.balance.stock();
-            if !self.balance.lease.rests(&stock) {
-                let wish = self.balance.lease.order(&stock, nodes);
-                to.push((Order { tenant: tenant.clone(), counter: format!("p:{currency}"), wish }, Place::Balance));
-            }
-        }
-    }
-
-    /// What came of one; `None`: no answer.
-    pub(super) fn granted(&mut self, place: &Place, grant: Option<Grant>) {
-        match place {
-            Place::Balance => {
-                let stock = self.balance.stock();
-                self.balance.lease.granted(grant, &stock);
-            }
-            Place::Counter { key, at, number } => {
-                let list = match key {
-                    Some(key) => self.keys.get_mut(key).map(|own| &mut own.counters),
-                    None => Some(&mut self.tenant),
-                };
-                let Some(counter) = list.and_then(|list| list.get_mut(*at)) else { return };
-                let pending = if counter.spending.number() == Some(*number) { counter.pending } else { Money::ZERO };
-                if let Some(tally) = counter.spending.at(*number) {
-                    let stock = tally.stock(counter.hard.unwrap_or_default(), pending);
-                    tally.lease.granted(grant, &stock);
-                }
-            }
-        }
-    }
-
-    /// Lets go of all leases.
-    pub(super) fn part(&mut self) {
-        self.counters().for_each(|(_, counter)| counter.spending.all().for_each(|(_, tally)| tally.lease.part()));
-        self.balance.lease.part();
-    }
-
-    /// Whether no lease needs looking after. What rests is held no more, and asked for anew.
-    pub(super) fn shares_nothing(&mut self) -> bool {
-        let mut nothing = true;
-        for (_, counter) in self.counters() {
-            let (now, pending, limit) = (counter.spending.number(), counter.pending, counter.hard);
-            for (number, tally) in counter.spending.all() {
-                let pending = if Some(number) == now { pending } else { Money::ZERO };
-                let stock = tally.stock(limit.unwrap_or_default(), pending);
-                match limit.is_none() || tally.lease.rests(&stock) {
-                    true => tally.lease.part(),
-                    false => nothing = false,
-                }
-            }
-        }
-        let stock = self.balance.stock();
-        match !self.balance.wanted || !self.balance.loaded || self.balance.lease.rests(&stock) {
-            true => self.balance.lease.part(),
-            false => nothing = false,
-        }
-        nothing
-    }
-
     /// Sets money aside, or frees it: `change` is added everywhere.
     pub(super) fn set_aside(&mut self, limits: &Limits, key: Option<&KeyId>, prepaid: bool, change: Money) {
         for limit in limits.iter().filter(|limit| limit.first) {
@@ -403,7 +217,7 @@ impl Books {
         (id, at): (PostingId, Timestamp),
     ) -> SmallVec<[Crossed; 1]> {
         let mut crossed = SmallVec::new();
-        if overage.is_positive() {
+        if overage.is_positive() && self.fresh.len() < FRESH_MAX {
             self.fresh.insert(id, overage);
         }
         for limit in limits.iter() {
@@ -487,12 +301,12 @@ impl Books {
         self.tenant.iter_mut().map(|counter| (None, counter)).chain(own)
     }
 
-    fn counter(&self, limit: &Limit, key: Option<&KeyId>) -> Option<&Counter> {
+    pub(super) fn counter(&self, limit: &Limit, key: Option<&KeyId>) -> Option<&Counter> {
         let list = if limit.key { &self.keys.get(key?)?.counters } else { &self.tenant };
         list.get(limit.at)
     }
 
-    fn counter_mut(&mut self, limit: &Limit, key: Option<&KeyId>) -> Option<&mut Counter> {
+    pub(super) fn counter_mut(&mut self, limit: &Limit, key: Option<&KeyId>) -> Option<&mut Counter> {
         let list = if limit.key { &mut self.keys.get_mut(key?)?.counters } else { &mut self.tenant };
         list.get_mut(limit.at)
     }
@@ -500,88 +314,4 @@ impl Books {
 
 fn matches(pattern: &str, model: &ModelName) -> bool {
     kernel::contract::matches(pattern, model.as_str())
-}
-
-// === impl Counter ===
-
-impl Counter {
-    fn new(budget: &Budget, now: Timestamp) -> Self {
-        Self {
-            per: budget.per,
-            models: budget.models.clone().into(),
-            spending: Dated::begun(period::number(budget.per, now)),
-            pending: Money::ZERO,
-            hard: None,
-        }
-    }
-
-    /// Whether a budget is counted here. How much it allows is no part of it: a new limit keeps what was spent.
-    fn is(&self, budget: &Budget) -> bool {
-        self.per == budget.per && *self.models == *budget.models
-    }
-
-    /// What is spent in the period that is, posted or not.
-    pub(super) fn spent(&self) -> Money {
-        self.spending.now().spent()
-    }
-
-    /// Goes on to the period of this time. What is reserved goes along: it will be spent there.
-    pub(super) fn roll(&mut self, now: Timestamp) {
-        // In one that only begins nothing is spent yet; of an earlier one the ledger must tell.
-        let begin = |before: &Tally| Tally { loaded: before.loaded, ..Tally::default() };
-        self.spending.turn(period::number(self.per, now), begin);
-    }
-}
-
-// === impl Tally ===
-
-impl Tally {
-    /// What is spent, posted or not.
-    pub(super) fn spent(&self) -> Money {
-        self.posted + self.unposted + self.overage + self.fresh
-    }
-
-    /// The same, beside a limit and what is set aside.
-    fn stock(&self, limit: Money, pending: Money) -> Stock {
-        let (known, unposted) = (self.posted + self.overage, self.unposted + self.fresh);
-        Stock { limit, known, unposted, mine: self.mine, pending }
-    }
-}
-
-// === impl Balance ===
-
-impl Balance {
-    /// What is left of it.
-    pub(super) fn left(&self) -> Money {
-        self.posted - self.unposted - self.pending
-    }
-
-    fn stock(&self) -> Stock {
-        let Self { posted, credits, unposted, mine, pending, .. } = *self;
-        Stock { limit: credits, known: credits - posted, unposted, mine, pending }
-    }
-}
-
-// === impl Included ===
-
-impl Included {
-    /// Tokens used this month, those of calls under way included.
-    pub(super) fn used(&mut self, now: Timestamp) -> u64 {
-        let pending = self.pending;
-        let month = self.turn(now);
-        month.posted.saturating_add(month.unposted).saturating_add(pending)
-    }
-
-    /// Goes on to the month of this time.
-    pub(super) fn turn(&mut self, now: Timestamp) -> &Month {
-        let begin = |before: &Month| Month { loaded: before.loaded, ..Month::default() };
-        self.months.turn(period::number(Period::Month, now), begin);
-        self.months.now()
-    }
-
-    /// More was used, at this time.
-    pub(super) fn add(&mut self, tokens: u64, at: Timestamp) {
-        let month = self.months.made_at(period::number(Period::Month, at));
-        month.unposted = month.unposted.saturating_add(tokens);
-    }
 }

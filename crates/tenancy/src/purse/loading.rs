@@ -13,7 +13,8 @@ use kernel::store::Fault;
 use kernel::store::ledger::{self, Account as Side, Dimension, Filter, Ledger, Sum};
 use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
 
-use super::books::{Books, Counter};
+use super::books::Books;
+use super::counter::Counter;
 use super::fees::Known;
 use super::{Account, Purse, period};
 

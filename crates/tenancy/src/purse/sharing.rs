@@ -14,8 +14,8 @@ use kernel::sight::Sample;
 use kernel::store::Fault;
 use tokio::sync::Notify;
 
-use super::books::Place;
 use super::lease::Footing;
+use super::shares::Place;
 use super::{Account, Purse};
 use crate::Limiter;
 

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use kernel::contract::Budget;
 use kernel::share::{Grant, Order, Wish};
-use kernel::{KeyId, Terms};
+use kernel::store::ledger::{Account as Side, Cause, Transfer};
+use kernel::{Currency, KeyId, Terms};
 use proptest::prelude::*;
 
 use super::*;
+use crate::invoice::tests::shelf::Shelf;
+use crate::invoice::tests::wait;
 
 const NOW: Timestamp = Timestamp(1_796_082_300_000);
 
@@ -127,6 +130,37 @@ fn of_fifty_calls_at_four_processes_on_a_budget_for_ten_exactly_ten_pass() {
 }
 
 #[test]
+fn a_balance_paid_in_is_spent_once_by_all_together() {
+    let mut world = World::new("[]", 4);
+    let billing = serde_json::from_str(r#"{"prepaid":true}"#).unwrap();
+    world.caller.terms = Arc::new(Terms { billing: Arc::new(billing), ..Terms::default() });
+    let ledger = Shelf::default();
+    let paid = Transfer {
+        id: PostingId::new(),
+        at: NOW,
+        cause: Cause::TopUp,
+        debit: Side::Cash,
+        credit: Side::Tenant(world.caller.tenant.clone()),
+        amount: Money::from_units(10),
+        currency: Currency::USD,
+        reverses: None,
+        invoice: None,
+        note: None,
+    };
+    ledger.change(|rows| rows.transfers.push(paid));
+    for (node, purse) in world.purses.iter().enumerate() {
+        purse.expect_ledger();
+        assert!(world.try_one(node, false, fixed).is_err(), "nobody knows yet");
+        wait(purse.load(&ledger, false)).unwrap();
+    }
+    let held: Vec<_> = (0..50).filter_map(|nth| world.reserve(nth % 4, fixed)).collect();
+    assert_eq!(held.len(), 10);
+    held.into_iter().for_each(|held| held.settle(&Usage::default(), Money::from_units(1), NOW, false));
+    (0..4).for_each(|node| world.exchange(node, true, true));
+    assert!((0..4).all(|node| world.reserve(node, fixed).is_none()), "and is gone");
+}
+
+#[test]
 fn what_nobody_needs_any_more_is_given_back() {
     let mut world = World::new(r#"[{"limit":"100","per":"day"}]"#, 2);
     let held = world.reserve(0, fixed).unwrap();
@@ -147,6 +181,19 @@ fn cut_off_from_each_other_each_keeps_to_its_part_of_what_remains() {
         (0..50).filter_map(|_| one()).map(std::mem::forget).count()
     };
     assert_eq!(world.purses.iter().map(share).collect::<Vec<_>>(), [3; 4]);
+}
+
+#[test]
+fn what_costs_nothing_waits_for_nobody() {
+    let mut world = World::new(r#"[{"limit":"2","per":"day"}]"#, 2);
+    // Spent to the last, and beyond by what it cost in the end.
+    let held = world.reserve(0, fixed).unwrap();
+    held.settle(&Usage::default(), Money::from_units(3), NOW, false);
+    assert!(world.reserve(0, fixed).is_none() && world.reserve(1, fixed).is_some());
+    assert!((0..2).all(|node| world.try_one(node, false, |_| Money::ZERO).is_ok()));
+    world.exchange(0, true, true);
+    world.purses.iter().for_each(|purse| purse.expect_others());
+    assert!((0..2).all(|node| world.try_one(node, true, |_| Money::ZERO).is_ok()));
 }
 
 #[test]
@@ -186,6 +233,42 @@ proptest! {
                 _ => {}
             }
             prop_assert!(world.taken() <= Money::from_units(6000), "{}", world.taken());
+        }
+    }
+
+    #[test]
+    fn streams_go_beyond_by_at_most_half_of_what_was_left_and_by_nothing_where_all_have_just_asked(
+        steps in proptest::collection::vec((0usize..4, 0u8..8, 1u64..300), 1..300),
+        fresh: bool,
+    ) {
+        let mut world = World::new(r#"[{"limit":"6000","per":"day"}]"#, 4);
+        let mut held: Vec<Vec<(Reservation, Usage)>> = (0..4).map(|_| Vec::new()).collect();
+        for (node, what, more) in steps {
+            if fresh {
+                (0..4).for_each(|node| world.exchange(node, true, true));
+            }
+            match what {
+                0 => match world.try_one(node, true, tokens) {
+                    Ok(reservation) => held[node].push((reservation, Usage { input: Tokens(100), ..Usage::default() })),
+                    Err(_) => world.exchange(node, false, true),
+                },
+                1..=4 if !held[node].is_empty() => {
+                    let at = more as usize % held[node].len();
+                    let (reservation, usage) = &mut held[node][at];
+                    let next = Usage { output: Tokens(usage.output.0 + more), ..*usage };
+                    if reservation.cover(&next, tokens, NOW).is_ok() {
+                        *usage = next;
+                    }
+                }
+                5 if !held[node].is_empty() => {
+                    let (reservation, usage) = held[node].swap_remove(0);
+                    reservation.settle(&usage, tokens(&usage), NOW, false);
+                }
+                6 => world.exchange(node, true, true),
+                _ => {}
+            }
+            let most = Money::from_units(if fresh { 6000 } else { 9000 });
+            prop_assert!(world.taken() <= most, "{} of {most}", world.taken());
         }
     }
 

@@ -10,13 +10,12 @@ use kernel::{Call, Error, ModelName, Operation, Payload, Result, Tokens};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::choices;
 use crate::json::scan::GivenUp;
 use crate::json::{self, scan};
 
 /// Bound: no provider's model name comes near it, and names are kept in logs and metrics.
 pub const MODEL_NAME_MAX: usize = 256;
-/// Bound: OpenAI allows 128 answers; what asks for more than this no backend answers.
-const CHOICES_MAX: u16 = 4096;
 
 /// Set right behind the opening brace when a stream does not ask for its usage.
 const ASK_USAGE: &str = r#""stream_options":{"include_usage":true},"#;
@@ -172,7 +171,7 @@ pub fn read(body: Bytes, envelope: Envelope) -> Result<Call> {
         stream,
         wants_usage,
         output_max: output_max(&fields),
-        choices: choices(envelope.operation, &fields),
+        choices: choices::of(envelope.operation, [fields.n, fields.best_of], fields.prompt),
         payload: Arc::new(Payload {
             model: model_at,
             prompt,
@@ -273,33 +272,6 @@ fn model(text: &str, raw: Option<&str>) -> Result<(ModelName, std::ops::Range<us
 fn output_max(fields: &Fields<'_>) -> Option<Tokens> {
     let number = |raw: Option<&str>| raw?.parse().ok().map(Tokens);
     number(fields.max_completion_tokens).or_else(|| number(fields.max_tokens))
-}
-
-/// How many answers are generated: `n` of them, or `best_of` of which `n` are given, for each prompt of a list. A number
-/// in a text counts as well, as lenient backends read it so; what is no number is the backend's to judge.
-fn choices(operation: Operation, fields: &Fields<'_>) -> u16 {
-    let number = |raw: Option<&str>| {
-        let said = raw.and_then(|raw| raw.trim_matches('"').trim().parse::<f64>().ok());
-        // What is out of range ends at its end, and what is no number is none.
-        said.map_or(1, |said| said.clamp(1.0, f64::from(CHOICES_MAX)) as u16).max(1)
-    };
-    match operation {
-        Operation::Chat => number(fields.n),
-        Operation::Completion => {
-            let each = number(fields.n).max(number(fields.best_of));
-            each.saturating_mul(prompts(fields.prompt)).min(CHOICES_MAX)
-        }
-        Operation::Embedding | Operation::Service => 1,
-    }
-}
-
-/// How many prompts there are: a list of texts, or of lists of tokens, has several; a list of tokens is one.
-fn prompts(raw: Option<&str>) -> u16 {
-    let inside = raw.and_then(|raw| raw.strip_prefix('[')).map(str::trim_ascii_start);
-    let list = raw.filter(|_| inside.is_some_and(|inside| inside.starts_with(['"', '['])));
-    let listed = list.and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw).ok()).unwrap_or_default();
-    let several = listed.iter().filter(|prompt| prompt.get().starts_with(['"', '['])).count();
-    u16::try_from(several).unwrap_or(CHOICES_MAX).clamp(1, CHOICES_MAX)
 }
 
 fn flag(field: &'static str, raw: Option<&str>) -> Result<bool> {
@@ -406,39 +378,6 @@ mod tests {
         assert_eq!((at(&call.payload.prompt), at(&call.payload.tools)), ("[ 2 ]", "[1]"));
         assert_eq!(call.output_max, Some(Tokens(7)));
         assert_eq!(chat(r#"{"model":"a","messages":[],"max_tokens":"x"}"#).unwrap().output_max, None);
-    }
-
-    #[test]
-    fn the_number_of_answers_is_read_and_bounded() {
-        let of = |operation, more: &str| {
-            let body = format!(r#"{{"model":"a","messages":[],"input":"x"{more}}}"#);
-            read(Bytes::from(body), envelope(operation)).unwrap().choices
-        };
-        let (chat, text) = (Operation::Chat, Operation::Completion);
-        let cases = [
-            (chat, "", 1),
-            (chat, r#","n":5"#, 5),
-            (chat, r#","n":5.0,"best_of":9"#, 5),
-            (chat, r#","n":"5""#, 5),
-            (chat, r#","\u006e":3"#, 3),
-            (chat, r#","n":0"#, 1),
-            (chat, r#","n":-7"#, 1),
-            (chat, r#","n":null"#, 1),
-            (chat, r#","n":[2]"#, 1),
-            (chat, r#","n":"nan""#, 1),
-            (chat, r#","n":1e300"#, CHOICES_MAX),
-            (text, r#","n":2,"best_of":8"#, 8),
-            (text, r#","prompt":["a","b, [c]"],"n":2"#, 4),
-            (text, r#","prompt":[ [1,2], [3], [4] ]"#, 3),
-            (text, r#","prompt":[1,2,3]"#, 1),
-            (text, r#","prompt":"a""#, 1),
-            (text, r#","prompt":["a"],"n":4000,"best_of":4000"#, 4000),
-            (text, r#","prompt":["a","b"],"n":4000"#, CHOICES_MAX),
-            (Operation::Embedding, r#","n":5"#, 1),
-        ];
-        for (operation, more, expected) in cases {
-            assert_eq!(of(operation, more), expected, "{operation:?} {more}");
-        }
     }
 
     #[test]

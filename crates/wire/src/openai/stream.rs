@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{self, Answer};
+use super::usage;
 use crate::sse::{self, Framer, Verdict};
 
 /// Follows one stream.
@@ -135,7 +136,7 @@ impl Seen {
             self.error.get_or_insert((status, message));
             return Verdict::Keep;
         }
-        let usage = chunk.usage.and_then(|raw| answer::usage(raw.get()));
+        let usage = chunk.usage.and_then(|raw| usage::read(raw.get()));
         self.usage = usage.or(self.usage);
         let empty = chunk.choices.is_none_or(|raw| raw.get().trim_matches(['[', ']']).trim().is_empty());
         if usage.is_some() && empty {
