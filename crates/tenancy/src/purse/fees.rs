@@ -23,8 +23,11 @@ use crate::invoice::{Day, Tariff, Trouble};
 pub(super) struct Fees {
     registry: Arc<dyn Registry>,
     /// What was told last, and when.
-    subscribed: Mutex<HashMap<TenantId, (Moment, Arc<[SubscriptionRow]>)>>,
+    subscribed: Mutex<HashMap<TenantId, Told>>,
 }
+
+/// When it was told, and what.
+type Told = (Moment, Arc<[SubscriptionRow]>);
 
 /// How long it is believed who was subscribed to what. Bound: a change of plan counts for budgets so much later.
 const BELIEVED: Duration = Duration::from_secs(60);
