@@ -89,6 +89,8 @@ impl Journal {
             Note::Broke(cause) => self.broke = Some(cause),
             Note::Headed(at) => self.headed = Some(at),
             Note::FirstByte(at) => self.first_byte = Some(at),
+            // Who guesses from pieces alone knows less than who has counted the prompt as well, whoever comes last.
+            Note::Used(guess) if guess.estimated && self.usage.is_some_and(|known| known.total() >= guess.total()) => {}
             Note::Used(usage) => self.usage = Some(usage),
             Note::Charged(amount, currency) => {
                 let (so_far, _) = self.cost.unwrap_or_default();

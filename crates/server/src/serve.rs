@@ -151,7 +151,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
         None => drop(tasks.spawn(Running::ignore_hangups())),
     }
-    eprint!("{banner}");
+    crate::command::output::complain(format_args!("{}", banner.to_string().trim_end()));
 
     let ended = wait(&mut signals, &mut tasks, &mut kept).await;
     let closing = || running.state.money.till.stop();

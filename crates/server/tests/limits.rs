@@ -10,8 +10,8 @@ mod callers;
 
 use std::time::{Duration, Instant};
 
-use callers::{HOLD, Like, SOON, idle, key, sample, send, tenant};
-use testkit::{Answer, Plan, Script, Sluice, Upstream, delta, usage};
+use callers::{CHAT, HOLD, Like, SOON, idle, key, sample, send, tenant};
+use testkit::{Answer, Plan, Script, Sluice, Upstream, Wire, delta, request_bytes, usage};
 
 const A: Like<'_> = Like { key: "a", ..LIKE };
 const B: Like<'_> = Like { key: "b", ..LIKE };
@@ -167,6 +167,37 @@ async fn tokens_count_as_they_were_in_the_end_for_answers_that_are_whole_and_tha
     let answer = send(&sluice, "x", A).await.answer().await;
     let after = left(told(&answer, "tokens")[1]);
     assert!((500..=520).contains(&after), "1000 - 100 - 300 - 100: {after}");
+}
+
+#[tokio::test]
+async fn the_prompt_of_a_stream_that_nobody_counts_is_counted_however_it_ends() {
+    for leaves in [false, true] {
+        let upstream = Upstream::start(Plan::made(move |request| {
+            if request.json()["stream"] != true {
+                return Script::json(200, testkit::completion("m", "x"));
+            }
+            let script = Script::sse_head().event(delta("m", "a"));
+            if leaves { script.hang() } else { script.done() }
+        }));
+        let sluice = Sluice::start(config(&upstream, &tenants("limits: { tpm: 1000 }"))).await;
+        let bearer = format!("Bearer {}", key(A.key));
+        // By any tokenizer more than the limit.
+        let prompt = "x ".repeat(2000);
+        let body = format!(r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
+        let mut wire = Wire::connect(&sluice.url("")).await.unwrap();
+        wire.send(request_bytes("POST", CHAT, &[("authorization", &*bearer)], body)).await.unwrap();
+        assert_eq!(wire.head(SOON).await.unwrap().status, 200);
+        wire.event(SOON).await.unwrap();
+        if leaves {
+            wire.reset();
+        } else {
+            wire.event(SOON).await.unwrap();
+        }
+        idle(&sluice).await;
+        let (passed, refusal) = pass(&sluice, A, 1).await;
+        assert_eq!(passed, 0, "the client left: {leaves}");
+        assert_eq!(header(&refusal.unwrap().1, "x-ratelimit-remaining-tokens"), "0");
+    }
 }
 
 #[tokio::test]

@@ -38,3 +38,19 @@ fn a_command_that_cannot_write_says_why() {
         assert!(said.starts_with("sluice: cannot write to standard output: No space left"), "{said}");
     }
 }
+
+#[test]
+fn a_gateway_starts_where_nobody_reads_what_it_says() {
+    let (reader, broken) = std::io::pipe().unwrap();
+    drop(reader);
+    for said in [Stdio::from(File::create("/dev/full").unwrap()), Stdio::from(broken)] {
+        let home = testkit::Sluice::launch();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]).arg(home.data_dir());
+        let mut gateway = command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        assert!(gateway.try_wait().unwrap().is_none(), "it has ended");
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use sim::{Settings, Sim};
 
+use super::output::complain;
 use crate::cli::SimArgs;
 use crate::{environment, shutdown};
 
@@ -15,7 +16,7 @@ pub(crate) fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(args);
     let faults = settings.faults();
     for fault in &faults {
-        eprintln!("sluice sim: --{}: {}", fault.field.replace('_', "-"), fault.message);
+        complain(format_args!("sluice sim: --{}: {}", fault.field.replace('_', "-"), fault.message));
     }
     if !faults.is_empty() {
         return Ok(ExitCode::FAILURE);
@@ -26,8 +27,8 @@ pub(crate) fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let bound = listener.local_addr()?;
         let model = settings.models.first().cloned().unwrap_or_else(|| "any".into());
-        eprintln!("simulated model server on http://{bound}, model `{model}`\n");
-        eprintln!("  curl http://{bound}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'");
+        complain(format_args!("simulated model server on http://{bound}, model `{model}`\n"));
+        complain(format_args!("  curl http://{bound}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"));
         sim::serve(listener, Arc::new(Sim::new(settings)), shutdown::asked()).await;
         Ok(ExitCode::SUCCESS)
     })

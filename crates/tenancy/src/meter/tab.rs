@@ -245,6 +245,8 @@ impl Tab {
         }
         if usage.estimated {
             self.till.count_estimated();
+            // Limits and the access log go by what is charged: what the backend's stream lets guess leaves the prompt out.
+            self.ctx.note(Note::Used(usage));
         }
         self.ctx.note(Note::Charged(amount, self.draft.currency));
     }
