@@ -26,6 +26,8 @@ const COST: HeaderName = HeaderName::from_static("x-sluice-cost");
 const CONFIG: HeaderName = HeaderName::from_static("x-sluice-config");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// Room for the fields of nearly every answer: the backend's, ours and those of limits. A map that grows hashes all again.
+const FIELDS: usize = 24;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer that took part in the work: with all that is told about it.
@@ -36,8 +38,8 @@ pub(super) fn reply(
     closing: Arc<Announcement>,
 ) -> Response<Outgoing> {
     let (head, body, held) = reply.into_parts();
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.extend(value(head.content_type).map(|kind| (CONTENT_TYPE, kind)));
+    let mut headers = HeaderMap::with_capacity(FIELDS);
+    put(&mut headers, CONTENT_TYPE, value(head.content_type));
     for (name, field) in head.fields {
         if let (Ok(name), Some(field)) = (HeaderName::from_bytes(&name), value(field)) {
             headers.append(name, field);
@@ -64,7 +66,7 @@ pub(super) fn reply(
 
 /// An error as an answer.
 pub(super) fn refuse(machine: &Machine, error: &Error, mut visit: Visit) -> Response<Outgoing> {
-    let mut headers = HeaderMap::with_capacity(8);
+    let mut headers = HeaderMap::with_capacity(FIELDS);
     let status = StatusCode::from_u16(wire::status::of(error)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = match &error.upstream {
         Some(told) => {
@@ -128,8 +130,8 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<O
 }
 
 fn identify(headers: &mut HeaderMap, machine: &Machine, visit: &Visit) {
-    headers.extend(HeaderValue::from_str(visit.id.as_str()).ok().map(|id| (REQUEST_ID, id)));
-    headers.extend(HeaderValue::from_str(&machine.version).ok().map(|version| (CONFIG, version)));
+    put(headers, REQUEST_ID, HeaderValue::from_str(visit.id.as_str()).ok());
+    put(headers, CONFIG, HeaderValue::from_str(&machine.version).ok());
     if let Some(reader) = &visit.reader {
         reader.tell(headers);
     }
@@ -138,23 +140,23 @@ fn identify(headers: &mut HeaderMap, machine: &Machine, visit: &Visit) {
 /// What happened on the way, for whoever wants to know.
 fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     if let Some((deployment, instance)) = &journal.placed {
-        headers.extend(HeaderValue::from_str(&deployment.label).ok().map(|label| (MODEL, label)));
-        headers.extend(HeaderValue::from_str(instance).ok().map(|instance| (INSTANCE, instance)));
+        put(headers, MODEL, HeaderValue::from_str(&deployment.label).ok());
+        put(headers, INSTANCE, HeaderValue::from_str(instance).ok());
         headers.insert(ATTEMPTS, number(u64::from(journal.attempts)));
     }
     if let Some((amount, currency)) = journal.cost.filter(|(amount, _)| amount.is_positive()) {
-        headers.extend(HeaderValue::from_str(&format!("{amount} {currency}")).ok().map(|cost| (COST, cost)));
+        put(headers, COST, HeaderValue::from_str(&format!("{amount} {currency}")).ok());
     }
     let queued = u64::try_from(journal.queued.as_millis()).unwrap_or(u64::MAX);
     headers.insert(QUEUE, number(queued));
     if let Some((ahead, wait)) = journal.joined {
         headers.insert(POSITION, number(u64::from(ahead) + 1));
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        headers.extend(millis.map(|millis| (ESTIMATE, number(millis))));
+        put(headers, ESTIMATE, millis.map(number));
     }
     if let Some(decision) = &journal.decision {
         let text = explanation::header(decision);
-        headers.extend(HeaderValue::from_str(&text).ok().filter(|_| !text.is_empty()).map(|text| (EXPLAIN, text)));
+        put(headers, EXPLAIN, HeaderValue::from_str(&text).ok().filter(|_| !text.is_empty()));
     }
     let until = journal.first_byte.or(journal.headed).unwrap_or_else(super::now);
     let spent = until.since(visit.started).saturating_sub(journal.queued);
@@ -163,7 +165,14 @@ fn tell(headers: &mut HeaderMap, journal: &Journal, visit: &Visit) {
     write_millis(&mut timing, journal.queued);
     timing.extend_from_slice(b", upstream;dur=");
     write_millis(&mut timing, spent);
-    headers.extend(HeaderValue::from_maybe_shared(timing.freeze()).ok().map(|timing| (SERVER_TIMING, timing)));
+    put(headers, SERVER_TIMING, HeaderValue::from_maybe_shared(timing.freeze()).ok());
+}
+
+/// Sets a field to what could be made of a value, if anything.
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value {
+        headers.insert(name, value);
+    }
 }
 
 /// A number; the two that nearly all are cost nothing.
