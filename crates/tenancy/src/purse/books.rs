@@ -282,12 +282,24 @@ impl Books {
     }
 
     /// What a call turned out to be.
-    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage, choices: u16) {
+    pub(super) fn learn(
+        &mut self,
+        model: &ModelName,
+        bytes: usize,
+        (usage, gpu_millis): (&kernel::Usage, u64),
+        choices: u16,
+    ) {
+        let learn = |habit: &mut Habit| {
+            habit.learn_made(usage.images, gpu_millis);
+            if !usage.estimated {
+                habit.learn(bytes, usage, choices);
+            }
+        };
         if let Some(habit) = self.habits.get_mut(model) {
-            habit.learn(bytes, usage, choices);
+            learn(habit);
         } else if self.habits.len() < HABITS_MAX {
             let mut habit = Habit::default();
-            habit.learn(bytes, usage, choices);
+            learn(&mut habit);
             self.habits.insert(model.clone(), habit);
         }
     }
