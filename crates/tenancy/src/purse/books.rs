@@ -119,9 +119,11 @@ impl Books {
         limits
     }
 
-    /// A key, and all keys whose spending counts as its own; gives the name under which that is counted.
+    /// A key, and all keys whose spending counts as its own; gives the name under which that is counted. Where a key has spent
+    /// already, that name stays whatever its line is said to be later: under another one what it spent would count twice.
     pub(super) fn line(&mut self, key: &KeyId, kin: &[KeyId]) -> KeyId {
-        let name = kin.first().unwrap_or(key);
+        let known = self.names.get(key).or_else(|| self.keys.get_key_value(key).map(|(own, _)| own));
+        let name = &known.or_else(|| kin.first()).unwrap_or(key).clone();
         let of = |id: &&KeyId| *id != name && !self.names.contains_key(*id);
         let new: SmallVec<[&KeyId; 2]> = kin.iter().chain([key]).filter(of).collect();
         for id in new {

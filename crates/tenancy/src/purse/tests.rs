@@ -206,6 +206,28 @@ fn another_limit_keeps_what_was_spent() {
 }
 
 #[test]
+fn what_a_key_has_spent_counts_once_whatever_is_said_later_of_its_line() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let alone = caller("[]", r#"[{"limit":"3","per":"day"}]"#, "{}");
+    let after = |former: &str| {
+        let terms = Terms { kin: [KeyId::new(former)].into(), ..(*alone.terms).clone() };
+        Caller { terms: Arc::new(terms), ..alone.clone() }
+    };
+    for (nth, caller) in [after("abc"), after("def"), alone.clone()].iter().enumerate() {
+        let held = purse.reserve(&ask(caller, &model), fixed).unwrap();
+        held.settle(&Usage::default(), Money::from_units(1), EVENING, None);
+        let spent = Money::from_units(i64::try_from(nth).unwrap() + 1);
+        assert_eq!(purse.taken(&alone.tenant).0, spent);
+        assert_eq!(purse.view(&alone.tenant, EVENING).0.len(), 1, "it is counted in one place");
+    }
+    for caller in [after("abc"), after("def"), alone.clone()] {
+        assert!(purse.reserve(&ask(&caller, &model), fixed).is_err(), "no new budget is made by naming another");
+    }
+    let abc = Caller { key: Some(KeyId::new("abc")), ..alone.clone() };
+    assert!(purse.reserve(&ask(&abc, &model), fixed).is_err(), "and the first one shares it");
+}
+
+#[test]
 fn a_soft_budget_refuses_nobody_and_is_told_of_once() {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&notices);
