@@ -270,7 +270,7 @@ impl Purse {
             if spent != Spent::Unknown {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
-            return Err(refusal::error(spent, &ask.caller.tenant, billing.currency(), ask.now));
+            return Err(refusal::error(spent, least, &ask.caller.tenant, billing.currency(), ask.now));
         }
         books.set_aside(&limits, key, prepaid, amount);
         let tokens = if monthly { guess.usage.total().0 } else { 0 };

@@ -66,10 +66,10 @@ pub(super) type Limits = SmallVec<[Limit; 4]>;
 /// Why there is no money.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Spent {
-    /// A budget: which, and what is spent or reserved.
-    Budget { key: bool, limit: Money, per: Period, spent: Money },
-    /// The balance, and what of it is left.
-    Balance(Money),
+    /// A budget: which, what is spent of it, and what is reserved.
+    Budget { key: bool, limit: Money, per: Period, spent: Money, reserved: Money },
+    /// The balance: what of it is not spent, and what of that is reserved.
+    Balance { left: Money, reserved: Money },
     /// Nobody knows: the ledger has not been asked yet.
     Unknown,
 }
@@ -181,14 +181,18 @@ impl Books {
                 return Err(Spent::Unknown);
             }
             let room = tally.lease.room(&tally.stock(limit.limit, counter.pending), footing);
-            let spent = (counter.spent() + counter.pending).max(limit.limit - room.all);
-            note(room, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent });
+            let reserved = counter.pending;
+            // What others have spent is known of what all have left.
+            let spent = counter.spent().max(limit.limit - room.all - reserved);
+            note(room, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent, reserved });
         }
         if prepaid {
             match (self.balance.loaded, blind) {
                 (true, _) => {
                     let room = self.balance.lease.room(&self.balance.stock(), footing);
-                    note(room, Spent::Balance(self.balance.left().min(room.all)));
+                    let reserved = self.balance.pending;
+                    let left = self.balance.left().min(room.all) + reserved;
+                    note(room, Spent::Balance { left, reserved });
                 }
                 (false, true) => {}
                 (false, false) => return Err(Spent::Unknown),

@@ -105,7 +105,7 @@ impl Reservation {
             drop(books);
             self.purse.cut_off.fetch_add(1, Ordering::Relaxed);
             let spent = left.map_or(Spent::Unknown, |(_, spent)| spent);
-            return Err(refusal::error(spent, &self.caller.tenant, self.caller.terms.billing.currency(), now));
+            return Err(refusal::error(spent, needed, &self.caller.tenant, self.caller.terms.billing.currency(), now));
         }
         books.set_aside(&self.limits, key, self.prepaid, granted);
         self.amount += granted;

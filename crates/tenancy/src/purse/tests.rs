@@ -82,15 +82,45 @@ fn of_fifty_calls_at_once_on_a_budget_for_ten_exactly_ten_pass() {
 }
 
 #[test]
-fn who_is_refused_is_told_which_budget_and_when_it_starts_anew() {
-    let caller = caller(r#"[{"limit":"0.5","per":"month"}]"#, "[]", "{}");
-    let error = purse().reserve(&ask(&caller, &ModelName::new("m")), fixed).err().unwrap();
-    assert_eq!((error.kind, &*error.cause), (Kind::OverBudget, "over_budget"));
-    assert_eq!(
-        error.message,
-        "The budget of tenant `acme`, 0.5 usd a month, is spent: 0 usd are used or reserved. It starts anew at \
-         2026-12-01T00:00:00Z."
-    );
+fn who_is_refused_is_told_which_budget_what_stands_in_the_way_and_when_it_starts_anew() {
+    let (purse, model) = (purse(), ModelName::new("m"));
+    let refused = |caller: &Caller| {
+        let error = purse.reserve(&ask(caller, &model), fixed).err().unwrap();
+        assert_eq!(error.kind, Kind::OverBudget);
+        (error.message.into_owned(), error.cause.into_owned(), error.retry_after)
+    };
+    let of = |tenant: &str, budgets: &str, billing: &str| Caller {
+        tenant: TenantId::new(tenant),
+        ..caller(budgets, "[]", billing)
+    };
+    let anew = "It starts anew at 2026-12-01T00:00:00Z.";
+    let small = of("small", r#"[{"limit":"0.5","per":"month"}]"#, "{}");
+    let said = "The budget of tenant `small`, 0.5 usd a month, does not pay for this call: 0 usd are spent, 0 usd reserved \
+                by calls under way; the rest is too small for this call, which takes at least 1 usd. ";
+    assert_eq!(refused(&small), (format!("{said}{anew}"), "over_budget".into(), None));
+    let two = of("acme", r#"[{"limit":"2.5","per":"month"}]"#, "{}");
+    let reserve = || purse.reserve(&ask(&two, &model), fixed).unwrap();
+    let spend = |held: Reservation, units| held.settle(&Usage::default(), Money::from_units(units), EVENING, None);
+    let (first, second) = (reserve(), reserve());
+    spend(first, 1);
+    let said = "The budget of tenant `acme`, 2.5 usd a month, does not pay for this call: 1 usd are spent, 1 usd reserved \
+                by calls under way; try again when they have ended. ";
+    assert_eq!(refused(&two), (format!("{said}{anew}"), "over_budget".into(), Some(Duration::from_secs(1))));
+    spend(second, 2);
+    let said =
+        "The budget of tenant `acme`, 2.5 usd a month, is spent: 3 usd are spent, 0 usd reserved by calls under way. ";
+    assert_eq!(refused(&two), (format!("{said}{anew}"), "over_budget".into(), None));
+    let paid = of("paid", "[]", r#"{"prepaid":true}"#);
+    let books = purse.account(&paid.tenant);
+    (books.lock().balance.loaded, books.lock().balance.posted) = (true, Money::from_units(1));
+    let held = purse.reserve(&ask(&paid, &model), fixed).unwrap();
+    let said = "The prepaid balance of tenant `paid` does not pay for this call: 1 usd are left, 1 usd of them reserved by \
+                calls under way; try again when they have ended. Pay in, then try again.";
+    assert_eq!(refused(&paid), (said.into(), "no_balance".into(), Some(Duration::from_secs(1))));
+    spend(held, 1);
+    let said = "The prepaid balance of tenant `paid` is spent: 0 usd are left, 0 usd of them reserved by calls under way. \
+                Pay in, then try again.";
+    assert_eq!(refused(&paid), (said.into(), "no_balance".into(), None));
 }
 
 #[test]
