@@ -158,20 +158,20 @@ impl kernel::store::Daybook for Daybook {
 
     fn close(&self, charge: &Charge) {
         if self.shared.write(Urgency::Ends, |to| codec::closed(to, charge)).is_err() {
-            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), !charge.amount.is_zero());
+            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), true);
         }
         self.shared.ended();
     }
 
     fn unopened(&self, charge: &Charge) {
         if self.shared.write(Urgency::Begins, |to| codec::closed(to, charge)).is_err() {
-            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), !charge.amount.is_zero());
+            self.shared.keep_beyond(Entry::Closed(Box::new(charge.clone())), false);
         }
     }
 
     fn void(&self, id: PostingId) {
         if self.shared.write(Urgency::Ends, |to| codec::void(to, id)).is_err() {
-            self.shared.keep_beyond(Entry::Void(id), false);
+            self.shared.keep_beyond(Entry::Void(id), true);
         }
         self.shared.ended();
     }
@@ -295,11 +295,11 @@ impl Shared {
         let _ = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1));
     }
 
-    /// Keeps an end in memory that found no room. Ends that cost nothing go on to come while it is full: of them not all
-    /// are kept. Those that cost something are as many as had begun when it became full.
-    fn keep_beyond(&self, entry: Entry, costs: bool) {
+    /// Keeps an end in memory that found no room. Ends of what was written down when it began are all kept: they are as many
+    /// as had begun when it became full. The others, of what is free, go on to come while it is full: of them not all are.
+    fn keep_beyond(&self, entry: Entry, begun: bool) {
         let mut beyond = lock(&self.beyond);
-        if costs || beyond.len() < BEYOND_MAX {
+        if begun || beyond.len() < BEYOND_MAX {
             beyond.push_back(entry);
         }
     }

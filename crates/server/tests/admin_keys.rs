@@ -48,6 +48,24 @@ async fn a_revoked_key_is_refused_at_the_next_call_and_told_why() {
 }
 
 #[tokio::test]
+async fn only_rotation_says_whose_place_a_key_took() {
+    let console = start().await;
+    let given = console.refused("POST", KEYS, json!({ "name": "a", "former": ["abc"] })).await;
+    assert_eq!(given.0, 400);
+    assert!(given.1.to_string().contains("set by rotation"), "{}", given.1);
+    let old = console.key("acme", json!({ "name": "ci" })).await;
+    let path = |key: &Value| format!("{KEYS}/{}", text(key, "id"));
+    let new = console.made("POST", &format!("{}/rotate", path(&old)), json!({})).await;
+    assert_eq!(new["former"], json!([old["id"]]));
+    for former in [json!(["abc"]), json!([]), Value::Null] {
+        let changed = console.refused("PATCH", &path(&new), json!({ "former": former })).await;
+        assert_eq!(changed.0, 400, "{former}");
+    }
+    let same = console.made("PATCH", &path(&new), json!({ "former": [old["id"]], "weight": 2 })).await;
+    assert_eq!((&same["former"], &same["weight"]), (&json!([old["id"]]), &json!(2)), "what is shown can be sent back");
+}
+
+#[tokio::test]
 async fn both_keys_of_a_rotation_work_until_the_old_ones_time_is_over() {
     let console = start().await;
     let settings = json!({ "name": "ci", "scopes": ["inference", "usage"], "models": ["m"] });

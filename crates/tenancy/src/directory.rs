@@ -95,7 +95,8 @@ pub struct KeySettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Budget>,
     /// Keys it takes the place of, by their ids, the first one first: what was spent with them counts as spent with it.
-    /// Rotation sets it.
+    /// Rotation sets it; only a config, whose keys nobody else rotates, says it itself. Of a key that has spent already a change
+    /// counts from the next start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
     /// Whether requests with it must be signed: the key alone is not let in.
@@ -162,9 +163,9 @@ impl KeySettings {
         self.limits.validate(&format!("{path}.limits"), findings);
         plan::budgets(&self.budgets, &format!("{path}.budgets"), findings);
         certificates(&self.certificates, path, findings);
-        let fits =
-            self.former.len() <= FORMER_MAX && self.former.iter().all(|id| !id.is_empty() && id.len() <= KEY_MAX);
-        findings.require(fits, format!("{path}.former"), format!("must be at most {FORMER_MAX} ids of keys"));
+        let fits = self.former.len() <= FORMER_MAX && self.former.iter().all(|id| key::is_id(id));
+        let message = format!("must be at most {FORMER_MAX} ids of keys: what stands before the dot of a `hash`");
+        findings.require(fits, format!("{path}.former"), message);
         let named = self.scopes.as_ref().is_none_or(|scopes| !scopes.is_empty());
         findings.require(named, format!("{path}.scopes"), "is empty: leave it out, or name at least one scope");
         let fits = self.expires.is_none() || self.expiry().is_some();

@@ -10,6 +10,8 @@ use crate::Pepper;
 
 const PREFIX: &str = "sk-sluice-";
 const ID_LEN: usize = 8;
+/// Bound: ids that a config gives may be longer than ours, but a whole key is none.
+const ID_MAX: usize = 64;
 const SECRET_LEN: usize = 43;
 const CHECK_LEN: usize = 6;
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -61,6 +63,12 @@ pub fn mistyped(key: &str) -> bool {
 pub(crate) fn public_id(key: &str, hash: &[u8; 32]) -> KeyId {
     let own = key.strip_prefix(PREFIX).and_then(|rest| rest.get(..ID_LEN));
     KeyId::new(own.map_or_else(|| hex(hash).chars().take(ID_LEN).collect::<String>(), str::to_owned))
+}
+
+/// Whether a text can be a key's id. Neither a key nor a hash is one.
+pub(crate) fn is_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=ID_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// Reads `id.hash` as made by [`NewKey`].
@@ -122,6 +130,7 @@ mod tests {
         let (id, hash) = parse_hash(&a.hash).unwrap();
         assert_eq!((id, hash), (a.id.clone(), pepper.hash(a.key.expose())));
         assert_eq!(public_id(a.key.expose(), &hash), a.id);
+        assert!(is_id(a.id.as_str()) && ![a.key.expose(), &a.hash, ""].into_iter().any(is_id));
     }
 
     #[test]

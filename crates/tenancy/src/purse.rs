@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Spent};
 use self::fees::Fees;
+use self::habit::Guess;
 use self::lease::{Footing, Room};
 pub(crate) use self::refusal::UNKNOWN;
 pub use self::reservation::Reservation;
@@ -39,8 +40,8 @@ use self::sharing::Standing;
 use crate::catalogue::Listed;
 use crate::rating;
 
-/// Answers shorter than this are hardly worth beginning: what is left must pay for so many tokens.
-const FEW: u64 = 16;
+/// What a call takes at least of which anything is charged for: where nothing is left, nothing begins.
+const LEAST: Money = Money::from_pico(1);
 /// Parts of a unit of money that amounts are counted in.
 const PICO: f64 = 1e12;
 
@@ -101,6 +102,10 @@ pub struct Ask<'a> {
     pub answers: bool,
     /// Whether the answer can be cut off on its way.
     pub streams: bool,
+    /// Whether tokens, images and GPU time are counted of it: not of a plain service.
+    pub measured: bool,
+    /// Whether it takes time of GPUs.
+    pub gpus: bool,
     /// Whether it is held to budgets and balances; if not, it only counts.
     pub held: bool,
     /// Whether to go by what is known here if the ledger has not told what was spent.
@@ -198,11 +203,12 @@ impl Purse {
         self.strict.load(Ordering::Relaxed)
     }
 
-    /// Sets aside what a call will likely cost; `rate` says what a usage costs.
+    /// Sets aside what a call will likely cost; `rate` says what a usage costs, with GPU time
+    /// in milliseconds.
     ///
     /// # Errors
     /// `OverBudget` where not even a short answer can be paid for: which budget, its limit, when it starts anew.
-    pub fn reserve(self: &Arc<Self>, ask: &Ask<'_>, rate: impl Fn(&Usage) -> Money) -> Result<Reservation, Error> {
+    pub fn reserve(self: &Arc<Self>, ask: &Ask<'_>, rate: impl Fn(&Usage, u64) -> Money) -> Result<Reservation, Error> {
         let terms = &ask.caller.terms;
         let billing = &terms.billing;
         let (prepaid, monthly) = (billing.prepaid, billing.monthly.is_some() && !billing.by_token());
@@ -216,20 +222,18 @@ impl Purse {
         books.currency = billing.currency();
         let before = if monthly { books.month.used(ask.now) } else { 0 };
         let included = books.included(billing);
-        let habit = books.habit(ask.model);
-        let most = ask.output_max.map_or(u64::MAX, |max| max.0);
-        let choices = u64::from(ask.choices.max(1));
-        let each = if ask.answers { habit.output(ask.streams).min(most) } else { 0 };
-        let of = |output: u64| Usage {
-            input: Tokens(habit.input(ask.bytes)),
-            output: Tokens(output),
-            estimated: true,
-            ..Usage::default()
-        };
+        let (guess, few) = books.habit(ask.model).guess(ask);
         let rates = ask.listed.map(|listed| &listed.rates);
-        let cost = |usage: &Usage| rate(usage) + rating::overage(billing, rates, (before, included), usage);
-        let estimate = of(each.saturating_mul(choices));
-        let (likely, least) = (cost(&estimate), cost(&of(each.min(FEW).saturating_mul(choices))));
+        let cost = |guess: &Guess| {
+            rate(&guess.usage, guess.gpu_millis) + rating::overage(billing, rates, (before, included), &guess.usage)
+        };
+        let (likely, least) = (cost(&guess), cost(&few));
+        let charged = likely.is_positive() || rating::chargeable_now(billing, rates, ask.measured) || {
+            let beyond = before.saturating_add(guess.usage.total().0.max(1)) > included;
+            beyond && rating::chargeable(billing, rates, ask.measured)
+        };
+        // Of what is charged for, something must be left, whatever little is known of it.
+        let (likely, least) = if charged { (likely.max(LEAST), least.max(LEAST)) } else { (likely, least) };
         let mut amount = likely;
         let footing = self.standing.footing().known(ask.blind);
         let left = if ask.held { books.left(&limits, key, prepaid, blind, footing) } else { Ok(None) };
@@ -237,11 +241,11 @@ impl Purse {
         let needed = if ask.streams { least } else { likely };
         let mut hurry = false;
         let refused = match left {
-            Ok(Some((Room { money, more: true, .. }, _))) if money < needed && needed.is_positive() && !ask.blind => {
+            Ok(Some((Room { money, more: true, .. }, _))) if charged && money < needed && !ask.blind => {
                 hurry = true;
                 Some(Spent::Unknown)
             }
-            Ok(Some((Room { money, .. }, spent))) if least.is_positive() && money < least => Some(spent),
+            Ok(Some((Room { money, .. }, spent))) if charged && money < least => Some(spent),
             Ok(Some((Room { money, more, .. }, _))) => {
                 amount = likely.min(money.max(Money::ZERO));
                 hurry = more && money < likely.times(2);
@@ -249,10 +253,10 @@ impl Purse {
             }
             Ok(None) => None,
             // What costs nothing cannot spend too much.
-            Err(_) if likely.is_zero() => None,
+            Err(_) if !charged => None,
             Err(unknown) => Some(unknown),
         };
-        let shared = matches!(footing, Footing::Together { .. }) && ask.held && likely.is_positive();
+        let shared = matches!(footing, Footing::Together { .. }) && ask.held && charged;
         if shared && left.is_ok_and(|left| left.is_some()) {
             books.need(&limits, key, prepaid, (likely, footing));
             self.standing.list(&account, hurry);
@@ -266,10 +270,10 @@ impl Purse {
             if spent != Spent::Unknown {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
-            return Err(refusal::error(spent, &ask.caller.tenant, billing.currency(), ask.now));
+            return Err(refusal::error(spent, least, &ask.caller.tenant, billing.currency(), ask.now));
         }
         books.set_aside(&limits, key, prepaid, amount);
-        let tokens = if monthly { estimate.total().0 } else { 0 };
+        let tokens = if monthly { guess.usage.total().0 } else { 0 };
         books.month.pending = books.month.pending.saturating_add(tokens);
         drop(books);
         self.want(wanting, &account);
@@ -290,7 +294,7 @@ impl Purse {
             tokens,
             bytes: ask.bytes,
             choices: ask.choices,
-            estimate,
+            estimate: guess.usage,
             settled: false,
         })
     }

@@ -56,6 +56,27 @@ pub fn answered(ending: Ending, usage: &Usage) -> bool {
     ending == Ending::Complete || usage.output.0 > 0 || usage.images > 0
 }
 
+/// Whether a call can cost anything at all, whatever it turns out to be: whether its plan's billing or its model's price has
+/// a part that may be charged for, now or with a month's invoice. Of what is not `measured` only calls are charged for:
+/// a plain service has neither tokens nor images nor GPU time.
+pub fn chargeable(billing: &Billing, rates: Option<&Rates>, measured: bool) -> bool {
+    chargeable_now(billing, rates, measured) || (measured && chargeable_beyond(billing, rates))
+}
+
+/// The same of what is charged with the call itself.
+pub(crate) fn chargeable_now(billing: &Billing, rates: Option<&Rates>, measured: bool) -> bool {
+    let part = |rates: &Rates| if measured { rates.any() } else { rates.call.is_positive() };
+    let listed = billing.by_token() && billing.markup_percent != Some(0) && rates.is_some_and(part);
+    listed || billing.per_call.is_some_and(Money::is_positive)
+}
+
+/// The same of tokens beyond those that a month's fee includes.
+fn chargeable_beyond(billing: &Billing, rates: Option<&Rates>) -> bool {
+    let Some(monthly) = billing.monthly.as_ref().filter(|_| !billing.by_token()) else { return false };
+    let listed = || billing.markup_percent != Some(0) && rates.is_some_and(Rates::any_of_tokens);
+    monthly.overage_per_1k_tokens.map_or_else(listed, Money::is_positive)
+}
+
 /// What a call costs by its plan's billing and the rates of its model's price.
 pub fn rate(consumed: &Consumed<'_>, billing: &Billing, rates: Option<&Rates>) -> Money {
     let listed = rates.filter(|_| billing.by_token()).map_or(Money::ZERO, |rates| rates.of_all(consumed));
@@ -108,6 +129,17 @@ impl Rates {
             call: price.per_call.unwrap_or_default(),
             gpu_milli: price.per_gpu_second.and_then(|second| second.per(1000)).unwrap_or_default(),
         }
+    }
+
+    /// Whether anything has a price.
+    fn any(&self) -> bool {
+        self.any_of_tokens() || [self.image, self.call, self.gpu_milli].into_iter().any(Money::is_positive)
+    }
+
+    fn any_of_tokens(&self) -> bool {
+        let Self { input, cached, cache_write, audio_input, output, reasoning, audio_output, .. } = *self;
+        let classes = [input, cached, cache_write, audio_input, output, reasoning, audio_output];
+        classes.into_iter().any(Money::is_positive)
     }
 
     fn of_all(&self, consumed: &Consumed<'_>) -> Money {
@@ -204,6 +236,32 @@ mod tests {
         let half = Billing { cache_percent: Some(50), ..Billing::default() };
         assert_eq!(rate(&cached, &half, Some(&price())).to_string(), "0.5405");
         assert_eq!(rate(&cached, &half, None), Money::ZERO);
+    }
+
+    #[test]
+    fn only_what_has_no_price_in_any_way_is_free() {
+        let check = |billing: &str, price: Option<&str>, measured: bool| {
+            let billing: Billing = serde_json::from_str(billing).unwrap();
+            let price = price.map(|part| format!(r#"{{"model":"m","from":"2026-01-01"{part}}}"#));
+            let rates = price.map(|price| Rates::of(&serde_json::from_str(&price).unwrap()));
+            chargeable(&billing, rates.as_ref(), measured)
+        };
+        let parts = ["input", "cached_input", "cache_write", "audio_input", "output", "reasoning", "audio_output"];
+        let tokens: Vec<String> = parts.iter().map(|part| format!(r#","{part}_per_1m_tokens":"1""#)).collect();
+        for part in tokens.iter().map(String::as_str).chain([r#","per_image":"1""#, r#","per_gpu_second":"1""#]) {
+            assert!(check("{}", Some(part), true) && !check("{}", Some(part), false), "{part}");
+            assert!(!check(r#"{"markup_percent":0}"#, Some(part), true), "{part}");
+            assert!(!check(r#"{"per_call":"0"}"#, Some(part), true), "{part}");
+        }
+        let call = Some(r#","per_call":"1""#);
+        assert!(check("{}", call, true) && check("{}", call, false) && !check(r#"{"per_token":false}"#, call, true));
+        assert!(!check("{}", None, true) && !check("{}", Some(""), true));
+        assert!(check(r#"{"per_call":"1"}"#, None, false));
+        let monthly = |rest: &str| format!(r#"{{"monthly":{{"fee":"5"{rest}}}}}"#);
+        assert!(check(&monthly(r#","overage_per_1k_tokens":"1""#), None, true));
+        assert!(check(&monthly(""), tokens.first().map(String::as_str), true));
+        assert!(!check(&monthly(""), Some(r#","per_image":"1""#), true), "only tokens are beyond");
+        assert!(!check(&monthly(r#","overage_per_1k_tokens":"0""#), tokens.first().map(String::as_str), true));
     }
 
     #[test]

@@ -146,6 +146,26 @@ fn when_it_is_full_nothing_begins_and_what_has_begun_can_end() {
 }
 
 #[test]
+fn what_has_begun_is_kept_in_memory_whatever_it_costs_and_of_what_is_free_not_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let daybook = Daybook::open(dir.path(), 1, 0).unwrap();
+    let mut begun = 0;
+    while daybook.open(&charge_of(begun, 0)).is_ok() {
+        begun += 1;
+    }
+    let room = BEYOND_MAX as u128;
+    (0..room + 20_000).for_each(|nth| daybook.unopened(&charge_of(nth, 1)));
+    let kept = || lock(&daybook.shared.beyond).len();
+    assert_eq!(kept(), BEYOND_MAX, "free ones go on to come");
+    let most = u128::from(daybook.backlog().most / 16);
+    (0..most).for_each(|nth| daybook.void(charge_of(nth, 0).id));
+    let after = kept();
+    assert!(after > BEYOND_MAX, "{after}");
+    daybook.close(&charge_of(1, 0));
+    assert_eq!(kept(), after + 1, "its tokens may be charged by an invoice");
+}
+
+#[test]
 fn of_many_cores_each_writes_the_ends_of_all_that_it_let_begin_and_those_of_others() {
     for (ends_on, most) in [(0, 0), (1, 0), (2, 2 << 20)] {
         let dir = tempfile::tempdir().unwrap();

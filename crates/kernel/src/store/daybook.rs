@@ -82,7 +82,7 @@ pub trait Daybook: Send + Sync + 'static {
     /// An attempt has ended and costs nothing.
     fn void(&self, id: PostingId);
 
-    /// An attempt has ended that found no room to be opened; it was let in because it costs nothing. Kept where there is
+    /// An attempt has ended that found no room to be opened; it was let in because nothing can be charged for it. Kept where there is
     /// room that no end of another needs.
     fn unopened(&self, charge: &Charge);
 

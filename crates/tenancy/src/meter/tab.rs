@@ -76,10 +76,11 @@ impl Tab {
         let (caller, at) = (&facts.caller, Timestamp::now());
         let billing = &caller.terms.billing;
         let listed = till.catalogue.load().find(deployment.model.as_str(), billing.currency(), at).cloned();
-        let rate = |usage: &Usage| {
-            let consumed = Consumed { usage, gpu_millis: 0, answered: true, cached: false };
-            rating::rate(&consumed, billing, listed.as_deref().map(|listed| &listed.rates))
+        let rates = listed.as_deref().map(|listed| &listed.rates);
+        let rate = |usage: &Usage, gpu_millis: u64| {
+            rating::rate(&Consumed { usage, gpu_millis, answered: true, cached: false }, billing, rates)
         };
+        let measured = call.operation != Operation::Service;
         let id = till.id(at);
         let ask = Ask {
             id,
@@ -91,12 +92,13 @@ impl Tab {
             choices: call.choices,
             answers: speaks(call.operation),
             streams: call.stream,
+            measured,
+            gpus: !deployment.gpus.is_empty(),
             held: facts.budgeted,
             blind,
             now: at,
         };
         let reservation = till.purse.reserve(&ask, rate)?;
-        let free = rate(&reservation.estimate).is_zero() && reservation.overage(&reservation.estimate).is_zero();
         let draft = Charge {
             id,
             at,
@@ -107,7 +109,7 @@ impl Tab {
             version: deployment.version.clone(),
             operation: call.operation.as_str(),
             tag: facts.tag.clone(),
-            usage: Usage { output: Tokens(0), ..reservation.estimate },
+            usage: Usage { output: Tokens(0), audio_output: Tokens(0), images: 0, ..reservation.estimate },
             gpu_millis: 0,
             ending: Ending::GatewayKilled,
             plan: caller.terms.plan.clone(),
@@ -120,7 +122,8 @@ impl Tab {
             amount: Money::ZERO,
         };
         let opened = till.daybook.open(&draft).is_ok();
-        if !opened && !free {
+        // Whatever may cost something must be able to end, even if it is likely to cost nothing.
+        if !opened && rating::chargeable(billing, rates, measured) {
             till.count_full();
             return Err(full());
         }
@@ -183,11 +186,11 @@ impl Tab {
         let (usage, gpu_millis) = (self.flowed(output), self.gpu_millis());
         let billing = &self.ctx.facts().caller.terms.billing;
         let rates = self.listed.as_deref().map(|listed| &listed.rates);
-        let rate = |usage: &Usage| {
+        let rate = |usage: &Usage, gpu_millis: u64| {
             rating::rate(&Consumed { usage, gpu_millis, answered: true, cached: false }, billing, rates)
         };
         match &mut self.reservation {
-            Some(reservation) => reservation.cover(&usage, rate, self.draft.at),
+            Some(reservation) => reservation.cover(&usage, gpu_millis, rate, self.draft.at),
             None => Ok(()),
         }
     }
@@ -235,7 +238,7 @@ impl Tab {
         let amount = self.amount(&usage, gpu_millis, ending);
         (self.draft.at, self.draft.usage, self.draft.gpu_millis) = (Timestamp::now(), usage, gpu_millis);
         (self.draft.ending, self.draft.amount) = (ending, amount);
-        let learn = ending == Ending::Complete && !usage.estimated;
+        let learn = (ending == Ending::Complete).then_some(gpu_millis);
         // Before it is written down: once it is, it may be posted at any moment, and what is posted must have been spent.
         reservation.settle(&usage, amount, self.draft.at, learn);
         if self.opened {

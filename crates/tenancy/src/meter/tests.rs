@@ -374,6 +374,11 @@ fn where_no_end_can_be_written_down_nothing_that_costs_begins() {
     let error = run(&world, backend(&[Does::Ends(true)]), 9).unwrap();
     assert_eq!((error.kind, &*error.cause), (Kind::Unavailable, "daybook_full"));
     assert_eq!(world.till.purse.pending(), Money::ZERO);
+    for price in [r#""per_image":"1""#, r#""per_gpu_second":"1""#, r#""audio_output_per_1m_tokens":"1""#] {
+        let price = serde_json::from_str(&format!(r#"{{"model":"m","from":"2020-01-01",{price}}}"#)).unwrap();
+        world.till.catalogue.store(Arc::new(Catalogue::new([price])));
+        assert!(run(&world, backend(&[Does::Ends(true)]), 9).is_some(), "likely to cost nothing, but it may");
+    }
     world.till.catalogue.store(Arc::default());
     assert!(run(&world, backend(&[Does::Ends(true)]), 9).is_none(), "what is free goes on");
 }
@@ -399,6 +404,17 @@ fn gpu_time_is_that_of_the_instance_that_worked() {
     let Some(Entry::Closed(charge)) = entries.last() else { panic!() };
     assert!(charge.gpu_millis >= 1, "begun milliseconds count");
     assert_eq!(charge.amount, Money::parse("0.001").unwrap().times(charge.gpu_millis));
+}
+
+#[test]
+fn a_stream_paid_by_gpu_time_does_not_run_on_a_spent_budget() {
+    let mut world = world("m", r#"[{"limit":"0","per":"day"}]"#, true, Notebook::default());
+    Arc::get_mut(&mut world.attempt.deployment).unwrap().gpus = vec![1_000];
+    let price: Price = serde_json::from_str(r#"{"model":"m","from":"2020-01-01","per_gpu_second":"1"}"#).unwrap();
+    world.till.catalogue.store(Arc::new(Catalogue::new([price])));
+    let error = run(&world, backend(&[Does::Says("word "), Does::Ends(true)]), 9).unwrap();
+    assert_eq!(error.kind, Kind::OverBudget);
+    assert!(world.book.entries.lock().unwrap().is_empty(), "nothing began");
 }
 
 #[test]

@@ -66,10 +66,10 @@ pub(super) type Limits = SmallVec<[Limit; 4]>;
 /// Why there is no money.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Spent {
-    /// A budget: which, and what is spent or reserved.
-    Budget { key: bool, limit: Money, per: Period, spent: Money },
-    /// The balance, and what of it is left.
-    Balance(Money),
+    /// A budget: which, what is spent of it, and what is reserved.
+    Budget { key: bool, limit: Money, per: Period, spent: Money, reserved: Money },
+    /// The balance: what of it is not spent, and what of that is reserved.
+    Balance { left: Money, reserved: Money },
     /// Nobody knows: the ledger has not been asked yet.
     Unknown,
 }
@@ -119,9 +119,11 @@ impl Books {
         limits
     }
 
-    /// A key, and all keys whose spending counts as its own; gives the name under which that is counted.
+    /// A key, and all keys whose spending counts as its own; gives the name under which that is counted. Where a key has spent
+    /// already, that name stays whatever its line is said to be later: under another one what it spent would count twice.
     pub(super) fn line(&mut self, key: &KeyId, kin: &[KeyId]) -> KeyId {
-        let name = kin.first().unwrap_or(key);
+        let known = self.names.get(key).or_else(|| self.keys.get_key_value(key).map(|(own, _)| own));
+        let name = &known.or_else(|| kin.first()).unwrap_or(key).clone();
         let of = |id: &&KeyId| *id != name && !self.names.contains_key(*id);
         let new: SmallVec<[&KeyId; 2]> = kin.iter().chain([key]).filter(of).collect();
         for id in new {
@@ -179,14 +181,18 @@ impl Books {
                 return Err(Spent::Unknown);
             }
             let room = tally.lease.room(&tally.stock(limit.limit, counter.pending), footing);
-            let spent = (counter.spent() + counter.pending).max(limit.limit - room.all);
-            note(room, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent });
+            let reserved = counter.pending;
+            // What others have spent is known of what all have left.
+            let spent = counter.spent().max(limit.limit - room.all - reserved);
+            note(room, Spent::Budget { key: limit.key, limit: limit.limit, per: limit.per, spent, reserved });
         }
         if prepaid {
             match (self.balance.loaded, blind) {
                 (true, _) => {
                     let room = self.balance.lease.room(&self.balance.stock(), footing);
-                    note(room, Spent::Balance(self.balance.left().min(room.all)));
+                    let reserved = self.balance.pending;
+                    let left = self.balance.left().min(room.all) + reserved;
+                    note(room, Spent::Balance { left, reserved });
                 }
                 (false, true) => {}
                 (false, false) => return Err(Spent::Unknown),
@@ -282,12 +288,24 @@ impl Books {
     }
 
     /// What a call turned out to be.
-    pub(super) fn learn(&mut self, model: &ModelName, bytes: usize, usage: &kernel::Usage, choices: u16) {
+    pub(super) fn learn(
+        &mut self,
+        model: &ModelName,
+        bytes: usize,
+        (usage, gpu_millis): (&kernel::Usage, u64),
+        choices: u16,
+    ) {
+        let learn = |habit: &mut Habit| {
+            habit.learn_made(usage.images, gpu_millis);
+            if !usage.estimated {
+                habit.learn(bytes, usage, choices);
+            }
+        };
         if let Some(habit) = self.habits.get_mut(model) {
-            habit.learn(bytes, usage, choices);
+            learn(habit);
         } else if self.habits.len() < HABITS_MAX {
             let mut habit = Habit::default();
-            habit.learn(bytes, usage, choices);
+            learn(&mut habit);
             self.habits.insert(model.clone(), habit);
         }
     }

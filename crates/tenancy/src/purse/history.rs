@@ -37,7 +37,7 @@ fn charge(key: &str, amount: &str, at: i64) -> Charge {
 fn spends(purse: &Arc<Purse>, caller: &Caller, now: Timestamp) -> bool {
     let model = ModelName::new("m");
     let held = purse.reserve(&Ask { now, id: PostingId::new(), ..ask(caller, &model) }, fixed);
-    held.map(|held| held.settle(&Usage::default(), Money::from_units(1), now, false)).is_ok()
+    held.map(|held| held.settle(&Usage::default(), Money::from_units(1), now, None)).is_ok()
 }
 
 #[test]
@@ -195,8 +195,8 @@ fn what_is_beyond_the_included_tokens_of_a_part_of_a_month_is_spent_after_a_rest
     let settled = |purse: &Arc<Purse>, tokens: u64, at: Timestamp| {
         let id = PostingId::new();
         let asked = Ask { id, now: at, bytes: 0, ..ask(&caller, &model) };
-        let held = purse.reserve(&asked, |_| Money::ZERO).unwrap();
-        held.settle(&used(tokens), Money::ZERO, at, false);
+        let held = purse.reserve(&asked, |_, _| Money::ZERO).unwrap();
+        held.settle(&used(tokens), Money::ZERO, at, None);
         let made = charge("k", "0", at.millis());
         let made = Charge { id, usage: used(tokens), plan: Some("p@1".into()), ..made };
         shelf.change(|rows| rows.charges.push(made.clone()));

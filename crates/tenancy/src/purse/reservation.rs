@@ -15,6 +15,8 @@ use crate::rating;
 /// How much more is reserved at once while an answer flows: an eighth of what there is of it, and at least so many tokens.
 const MORE: u64 = 64;
 const MORE_SHARE: u64 = 8;
+/// The same of GPU time, in milliseconds.
+const MORE_GPU_MILLIS: u64 = 50;
 
 /// Money set aside for one attempt. Dropped before it is settled, it is free again.
 #[must_use = "a dropped reservation is free again"]
@@ -52,24 +54,40 @@ impl Reservation {
         rating::overage(&self.caller.terms.billing, rates, (self.before, self.included), usage)
     }
 
+    /// The same usage, with the images and the part of sound that are expected: only the end of an answer tells of them.
+    fn with_rest(&self, usage: &Usage) -> Usage {
+        let Usage { output, audio_output, images, .. } = self.estimate;
+        let spoken = u128::from(usage.output.0) * u128::from(audio_output.0) / u128::from(output.0.max(1));
+        Usage { images, audio_output: Tokens(u64::try_from(spoken).unwrap_or(u64::MAX)), ..*usage }
+    }
+
     /// What is set aside.
     pub fn amount(&self) -> Money {
         self.amount
     }
 
-    /// Sees to it that a usage can be paid for, before it is handed on; `rate` says what one costs. Where more must be set
-    /// aside, it is somewhat more, so that not every piece asks again.
+    /// Sees to it that a usage can be paid for, before it is handed on, with the GPU time taken so far and what is thought
+    /// to come of images and sound; `rate` says what that costs. Where more must be set aside, it is somewhat more, so that not
+    /// every piece asks again.
     ///
     /// # Errors
     /// `OverBudget` where there is not enough left: nothing more must be handed on.
-    pub fn cover(&mut self, usage: &Usage, rate: impl Fn(&Usage) -> Money, now: Timestamp) -> Result<(), Error> {
-        let needed = rate(usage) + self.overage(usage);
+    pub fn cover(
+        &mut self,
+        usage: &Usage,
+        gpu_millis: u64,
+        rate: impl Fn(&Usage, u64) -> Money,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let usage = &self.with_rest(usage);
+        let needed = rate(usage, gpu_millis) + self.overage(usage);
         if needed <= self.amount {
             return Ok(());
         }
         let more = (usage.output.0 / MORE_SHARE).max(MORE);
-        let ahead = Usage { output: Tokens(usage.output.0.saturating_add(more)), ..*usage };
-        let wanted = rate(&ahead) + self.overage(&ahead) - self.amount;
+        let ahead = self.with_rest(&Usage { output: Tokens(usage.output.0.saturating_add(more)), ..*usage });
+        let later = gpu_millis.saturating_add((gpu_millis / MORE_SHARE).max(MORE_GPU_MILLIS).min(gpu_millis));
+        let wanted = rate(&ahead, later) + self.overage(&ahead) - self.amount;
         let key = self.line.as_ref();
         let mut books = self.account.lock();
         // Whoever was let in blind goes on blind.
@@ -87,15 +105,16 @@ impl Reservation {
             drop(books);
             self.purse.cut_off.fetch_add(1, Ordering::Relaxed);
             let spent = left.map_or(Spent::Unknown, |(_, spent)| spent);
-            return Err(refusal::error(spent, &self.caller.tenant, self.caller.terms.billing.currency(), now));
+            return Err(refusal::error(spent, needed, &self.caller.tenant, self.caller.terms.billing.currency(), now));
         }
         books.set_aside(&self.limits, key, self.prepaid, granted);
         self.amount += granted;
         Ok(())
     }
 
-    /// Spends what the attempt turned out to cost and frees the rest. `learn`: whether the usage says how large calls are.
-    pub fn settle(mut self, usage: &Usage, amount: Money, at: Timestamp, learn: bool) {
+    /// Spends what the attempt turned out to cost and frees the rest. `learn`: with how much
+    /// GPU time, where the usage says how large calls are.
+    pub fn settle(mut self, usage: &Usage, amount: Money, at: Timestamp, learn: Option<u64>) {
         self.settled = true;
         let overage = self.overage(usage);
         let key = self.line.as_ref();
@@ -106,8 +125,8 @@ impl Reservation {
         if self.caller.terms.billing.monthly.is_some() && !self.caller.terms.billing.by_token() {
             books.month.add(usage.total().0, at);
         }
-        if learn {
-            books.learn(&self.model, self.bytes, usage, self.choices);
+        if let Some(gpu_millis) = learn {
+            books.learn(&self.model, self.bytes, (usage, gpu_millis), self.choices);
         }
         drop(books);
         self.purse.tell(&self.caller.tenant, &crossed);

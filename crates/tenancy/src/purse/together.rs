@@ -73,18 +73,20 @@ impl World {
             choices: 1,
             answers: true,
             streams,
+            measured: true,
+            gpus: false,
             held: true,
             blind: false,
             now: NOW,
         }
     }
 
-    fn try_one(&self, node: usize, streams: bool, rate: fn(&Usage) -> Money) -> Result<Reservation, Error> {
+    fn try_one(&self, node: usize, streams: bool, rate: fn(&Usage, u64) -> Money) -> Result<Reservation, Error> {
         self.purses[node].reserve(&self.ask(&ModelName::new("m"), streams), rate)
     }
 
     /// As the meter does: who is told that nobody knows yet waits for an exchange.
-    fn reserve(&mut self, node: usize, rate: fn(&Usage) -> Money) -> Option<Reservation> {
+    fn reserve(&mut self, node: usize, rate: fn(&Usage, u64) -> Money) -> Option<Reservation> {
         for _ in 0..3 {
             match self.try_one(node, false, rate) {
                 Ok(held) => return Some(held),
@@ -102,11 +104,11 @@ impl World {
     }
 }
 
-fn fixed(_: &Usage) -> Money {
+fn fixed(_: &Usage, _: u64) -> Money {
     Money::from_units(1)
 }
 
-fn tokens(usage: &Usage) -> Money {
+fn tokens(usage: &Usage, _: u64) -> Money {
     Money::from_units(1).times(usage.total().0)
 }
 
@@ -119,7 +121,7 @@ fn of_fifty_calls_at_four_processes_on_a_budget_for_ten_exactly_ten_pass() {
         for (nth, held) in held.into_iter().enumerate() {
             // Half of them cost nothing in the end: what was set aside is there for others.
             match nth % 2 {
-                0 => held.settle(&Usage::default(), Money::from_units(1), NOW, false),
+                0 => held.settle(&Usage::default(), Money::from_units(1), NOW, None),
                 _ => drop(held),
             }
         }
@@ -155,7 +157,7 @@ fn a_balance_paid_in_is_spent_once_by_all_together() {
     }
     let held: Vec<_> = (0..50).filter_map(|nth| world.reserve(nth % 4, fixed)).collect();
     assert_eq!(held.len(), 10);
-    held.into_iter().for_each(|held| held.settle(&Usage::default(), Money::from_units(1), NOW, false));
+    held.into_iter().for_each(|held| held.settle(&Usage::default(), Money::from_units(1), NOW, None));
     (0..4).for_each(|node| world.exchange(node, true, true));
     assert!((0..4).all(|node| world.reserve(node, fixed).is_none()), "and is gone");
 }
@@ -164,7 +166,7 @@ fn a_balance_paid_in_is_spent_once_by_all_together() {
 fn what_nobody_needs_any_more_is_given_back() {
     let mut world = World::new(r#"[{"limit":"100","per":"day"}]"#, 2);
     let held = world.reserve(0, fixed).unwrap();
-    held.settle(&Usage::default(), Money::from_units(1), NOW, false);
+    held.settle(&Usage::default(), Money::from_units(1), NOW, None);
     (0..20).for_each(|_| world.exchange(0, true, true));
     let on_lease: u64 = world.kept.values().flat_map(|counter| counter.nodes.values()).map(|(held, _)| held).sum();
     assert_eq!((on_lease, world.kept.values().map(|counter| counter.spent).sum::<u64>()), (0, 1_000_000));
@@ -188,12 +190,12 @@ fn what_costs_nothing_waits_for_nobody() {
     let mut world = World::new(r#"[{"limit":"2","per":"day"}]"#, 2);
     // Spent to the last, and beyond by what it cost in the end.
     let held = world.reserve(0, fixed).unwrap();
-    held.settle(&Usage::default(), Money::from_units(3), NOW, false);
+    held.settle(&Usage::default(), Money::from_units(3), NOW, None);
     assert!(world.reserve(0, fixed).is_none() && world.reserve(1, fixed).is_some());
-    assert!((0..2).all(|node| world.try_one(node, false, |_| Money::ZERO).is_ok()));
+    assert!((0..2).all(|node| world.try_one(node, false, |_, _| Money::ZERO).is_ok()));
     world.exchange(0, true, true);
     world.purses.iter().for_each(|purse| purse.expect_others());
-    assert!((0..2).all(|node| world.try_one(node, true, |_| Money::ZERO).is_ok()));
+    assert!((0..2).all(|node| world.try_one(node, true, |_, _| Money::ZERO).is_ok()));
 }
 
 #[test]
@@ -225,7 +227,7 @@ proptest! {
                     let output = more.min(u64::try_from(reservation.amount().pico() / 1_000_000_000_000).unwrap().saturating_sub(100));
                     let usage = Usage { output: Tokens(output), ..usage };
                     if more % 5 > 0 {
-                        reservation.settle(&usage, tokens(&usage), NOW, true);
+                        reservation.settle(&usage, tokens(&usage, 0), NOW, Some(0));
                     }
                 }
                 4 => world.exchange(node, false, true),
@@ -256,13 +258,13 @@ proptest! {
                     let at = more as usize % held[node].len();
                     let (reservation, usage) = &mut held[node][at];
                     let next = Usage { output: Tokens(usage.output.0 + more), ..*usage };
-                    if reservation.cover(&next, tokens, NOW).is_ok() {
+                    if reservation.cover(&next, 0, tokens, NOW).is_ok() {
                         *usage = next;
                     }
                 }
                 5 if !held[node].is_empty() => {
                     let (reservation, usage) = held[node].swap_remove(0);
-                    reservation.settle(&usage, tokens(&usage), NOW, false);
+                    reservation.settle(&usage, tokens(&usage, 0), NOW, None);
                 }
                 6 => world.exchange(node, true, true),
                 _ => {}
@@ -279,7 +281,7 @@ proptest! {
         for (node, what) in steps {
             match what {
                 0..=2 => if let Some(held) = world.reserve(node, fixed) {
-                    held.settle(&Usage::default(), Money::from_units(1), NOW, false);
+                    held.settle(&Usage::default(), Money::from_units(1), NOW, None);
                 },
                 3 | 4 => world.exchange(node, true, true),
                 _ => {

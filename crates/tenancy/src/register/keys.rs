@@ -41,6 +41,7 @@ impl Register {
     /// Why not.
     pub async fn make_key(self: &Arc<Self>, tenant: &TenantId, settings: KeySettings) -> Result<MadeKey, Refused> {
         check(&settings)?;
+        line_kept(&settings, &[])?;
         self.certificates_free(&settings.certificates, |_| false)?;
         self.tenant(tenant).await?;
         self.room(tenant).await?;
@@ -83,9 +84,11 @@ impl Register {
     ) -> Result<KeyRow, Refused> {
         let mut row = self.living(tenant, id).await?;
         let mut fields = key_fields(&row)?;
+        let before: KeySettings = shape::kept(&row.terms, key_columns(&row)).map_err(Refused::Broken)?;
         shape::patch(&mut fields, changes);
         let settings: KeySettings = shape::read(Value::Object(fields))?;
         check(&settings)?;
+        line_kept(&settings, &before.former)?;
         self.certificates_free(&settings.certificates, |owner| owner.key.as_ref() == Some(id))?;
         row.name.clone_from(&settings.name);
         row.terms = key_terms(&settings);
@@ -238,6 +241,16 @@ fn named(fault: Fault, name: &str) -> Refused {
         Fault::Missing => Refused::Missing("key"),
         other => Refused::by(other, "key"),
     }
+}
+
+/// Whose place a key took is a fact that only rotation makes: set by hand it would move what was spent.
+fn line_kept(settings: &KeySettings, before: &[String]) -> Result<(), Refused> {
+    if settings.former == before {
+        return Ok(());
+    }
+    let message = "is set by rotation and cannot be given: rotate the old key (POST …/keys/{key}/rotate, or sluice key \
+                   rotate), and the new one goes on with its budgets";
+    Err(Refused::invalid("former", message))
 }
 
 fn check(settings: &KeySettings) -> Result<(), Refused> {
