@@ -5,6 +5,7 @@
 
 mod asked;
 mod balance;
+mod budgets;
 mod by;
 mod invoices;
 mod keys;
@@ -26,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::explain::{Decisions, Lines};
-use tenancy::Register;
 use tenancy::invoice::Books;
+use tenancy::{Purse, Register};
 use tokio_util::sync::CancellationToken;
 
 pub use self::asked::{Asked, Page};
@@ -45,6 +46,8 @@ pub struct Plane {
     pub register: Arc<Register>,
     /// What was consumed, and what is owed.
     pub books: Books,
+    /// What may still be spent.
+    pub purse: Arc<Purse>,
     /// How long a question about it may take.
     pub report_within: Duration,
     /// Writes all metrics in the OpenMetrics text format.

@@ -6,6 +6,7 @@
 //! file is made and never in the middle of an entry. Nothing begins but where the files that are there have room for its
 //! end, and for those of all others that have begun. Knows nothing of what entries mean.
 
+mod alarm;
 mod codec;
 mod map;
 mod place;
@@ -19,12 +20,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::store::daybook::{Backlog, Entry, Full, Page, Progress};
 use kernel::store::ledger::{Charge, PostingId};
 use kernel::{Timestamp, core};
 
+use self::alarm::{Alarm, Word};
 use self::place::Place;
 use self::reading::Reading;
 use self::sheet::{HEAD, Pen, Sheet, frame};
@@ -80,6 +82,8 @@ struct Shared {
     ready: AtomicU64,
     /// No file could be made when that was last tried: whoever keeps the files tries again.
     short: AtomicBool,
+    /// Attempts that found no room to begin, until whoever keeps the files has told of them.
+    refused: AtomicU64,
     stopping: AtomicBool,
     /// The last fault of a disk has been told.
     told: AtomicBool,
@@ -132,6 +136,7 @@ impl Daybook {
             owed: AtomicU64::new(0),
             ready: AtomicU64::new(0),
             short: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             told: AtomicBool::new(false),
         });
@@ -148,7 +153,10 @@ impl kernel::store::Daybook for Daybook {
     fn open(&self, draft: &Charge) -> Result<(), Full> {
         self.shared.owed.fetch_add(1, Ordering::AcqRel);
         let opened = self.shared.write(Urgency::Begins, |to| codec::opened(to, draft));
-        opened.inspect_err(|_| self.shared.ended())
+        opened.inspect_err(|_| {
+            self.shared.ended();
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     fn progress(&self, progress: &Progress) {
@@ -361,6 +369,7 @@ impl Shared {
 
     /// What the thread does until the end.
     fn keep(&self) {
+        let mut alarm = Alarm::default();
         loop {
             let last = self.stopping.load(Ordering::Acquire);
             // What cannot be brought to the disk does not keep the next files from being made.
@@ -375,7 +384,30 @@ impl Shared {
             if last {
                 return;
             }
+            self.tell(&mut alarm);
             std::thread::park_timeout(SYNC);
+        }
+    }
+
+    /// Tells the operator that it is full, and that it is so no more.
+    fn tell(&self, alarm: &mut Alarm) {
+        let refused = self.refused.swap(0, Ordering::Relaxed);
+        match alarm.look(refused, self.short.load(Ordering::Relaxed), Instant::now()) {
+            None => {}
+            Some(Word::Full { refused }) => {
+                let (files, most) = (self.files.load(Ordering::Relaxed), self.most);
+                tracing::warn!(
+                    refused,
+                    files,
+                    most,
+                    "the daybook is full: calls that may cost something get 503 until the store takes what is in it, or the \
+                     disk has room"
+                );
+            }
+            Some(Word::Over { refused, lasted }) => {
+                let seconds = lasted.as_secs();
+                tracing::warn!(refused, seconds, "the daybook has room again: calls are taken on as before");
+            }
         }
     }
 

@@ -130,6 +130,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let plane = admin::Plane {
         door,
         register: Arc::clone(&running.register),
+        purse: Arc::clone(&running.state.money.purse),
         report_within: config.storage.report_timeout_ms.duration(),
         books: Books::new(Arc::clone(&store) as _, Arc::clone(&store) as _),
         metrics: Box::new(move || shown.show()),

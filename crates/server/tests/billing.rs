@@ -15,7 +15,7 @@ use infrastructure::store::{StorageSettings, Store};
 use kernel::store::Ledger;
 use kernel::store::ledger::{Batch, Charge, Filter, PostingId};
 use kernel::{TenantId, Timestamp};
-use money::{CHAT, SOON, Shop, Told, chat, spent, tenant};
+use money::{CHAT, SOON, Shop, Told, chat, settled, spent, tenant};
 use serde_json::{Value, json};
 use tenancy::invoice::Day;
 use testkit::{Plan, Script, Sluice, Upstream, delta};
@@ -144,6 +144,76 @@ async fn of_fifty_calls_at_once_on_a_budget_for_ten_exactly_ten_pass() {
         "{message}"
     );
     assert_eq!(metric(&shop, "sluice_budget_refused_total").await, 41.0);
+}
+
+#[tokio::test]
+async fn what_is_left_of_budgets_can_be_seen_by_the_api_and_in_the_shell() {
+    let budgets = "budgets: [ { limit: \"0.1\", per: month }, { limit: \"1\", per: day, hard: false, scope: key, models: [\"m\"] } ]";
+    let shop = Shop::open(slow(), &plan(&format!("{PER_CALL}, {budgets}"))).await;
+    let seen = async || shop.console.got("/admin/v1/tenants/acme/budgets").await["budgets"].as_array().unwrap().clone();
+    let money = |of: &Value| ["limit", "spent", "reserved", "left"].map(|name| of[name].as_str().unwrap().to_owned());
+    let before = seen().await;
+    assert_eq!(before.len(), 3, "before anybody called: {before:?}");
+    assert_eq!(money(&before[0]), ["0.1", "0", "0", "0.1"]);
+    assert_eq!(before[0]["known"], json!(true), "the ledger was asked");
+    assert_eq!(shop.call("a", "").await.status(), 200);
+    settled(shop.sluice()).await;
+    let mut under_way = shop.sent("a", CHAT, &[], &chat("m", "")).await;
+    assert!(shop.upstream.busy(1, SOON).await);
+    let now = seen().await;
+    assert_eq!(money(&now[0]), ["0.1", "0.01", "0.01", "0.08"]);
+    let told = ["scope", "keys", "models", "per", "hard", "currency"].map(|name| now[0][name].clone());
+    assert_eq!(told, [json!("tenant"), json!([]), json!([]), json!("month"), json!(true), json!("usd")]);
+    assert!(now[0]["renews"].as_str().unwrap().ends_with("-01T00:00:00Z"), "{}", now[0]);
+    let of_keys: Vec<_> = now[1..].iter().map(|of| (of["scope"].clone(), of["hard"].clone(), money(of))).collect();
+    let of_key = |spent: [&str; 4]| (json!("key"), json!(false), spent.map(str::to_owned));
+    assert!(of_keys.contains(&of_key(["1", "0.01", "0.01", "0.98"])), "{of_keys:?}");
+    assert!(of_keys.contains(&of_key(["1", "0", "0", "1"])), "{of_keys:?}");
+    assert_eq!(under_way.answer(SOON).await.unwrap().status(), 200);
+    settled(shop.sluice()).await;
+    let shown = shop.console.json(&["balance", "budgets", "acme"]);
+    assert_eq!(money(&shown["budgets"][0]), ["0.1", "0.02", "0", "0.08"]);
+}
+
+#[tokio::test]
+async fn a_budget_holds_for_models_priced_by_images_or_gpu_time_alone() {
+    let images = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2,"generated_images":1}}"#;
+    let upstream = Upstream::start(Plan::made(move |_| Script::json(200, images)));
+    let tenants = [("painter", "p"), ("runner", "none")].map(|(id, plan)| tenant(id, plan, &[id])).concat();
+    let sluice = Sluice::start(format!(
+        "plans:
+  - {{ name: p, budgets: [ {{ limit: \"2\", per: day }} ] }}
+  - {{ name: none, budgets: [ {{ limit: \"0\", per: day }} ] }}
+tenants:
+{tenants}prices:
+  - {{ model: paint, from: \"2026-01-01\", per_image: \"0.5\" }}
+  - {{ model: run, from: \"2026-01-01\", per_gpu_second: \"0.5\" }}
+nodes: [ {{ name: n, gpu: 1 }} ]
+models:
+  - {{ model_name: paint, endpoint: \"{0}\" }}
+  - {{ model_name: run, versions: [ {{ version: v, instances: [ {{ endpoint: \"{0}\", node: n, needs: {{ gpu: 1 }} }} ] }} ] }}
+",
+        upstream.url()
+    ))
+    .await;
+    let shop = Shop { upstream, console: console::Console(sluice) };
+    let passed = async |name: &str, model: &str, more: &str| {
+        let mut passed = 0;
+        for _ in 0..10 {
+            let answer = shop.post(name, CHAT, &[], &chat(model, more)).await;
+            passed += usize::from(answer.status() == 200);
+            if answer.status() != 200 {
+                spent(&answer);
+            }
+        }
+        passed
+    };
+    assert_eq!(passed("painter", "paint", "").await, 4);
+    assert_eq!(passed("painter", "paint", r#","stream":true"#).await, 0);
+    let asked = shop.upstream.requests().len();
+    assert_eq!(passed("runner", "run", r#","stream":true"#).await, 0);
+    assert_eq!(passed("runner", "run", "").await + passed("runner", "paint", r#","max_tokens":0"#).await, 0);
+    assert_eq!(shop.upstream.requests().len(), asked, "nothing runs");
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn no_endpoint_tells_or_changes_anything_of_another_tenant() {
 /// What the operator sees of the other tenant.
 async fn everything(console: &Console) -> Vec<Value> {
     let mut seen = Vec::new();
-    for path in ["", "/keys", "/subscriptions", "/invoices", "/transfers", "/balance"] {
+    for path in ["", "/keys", "/subscriptions", "/invoices", "/transfers", "/balance", "/budgets"] {
         seen.push(console.got(&format!("/admin/v1/tenants/{CANARY}{path}")).await);
     }
     seen.push(console.got("/admin/v1/plans/gold/versions").await);

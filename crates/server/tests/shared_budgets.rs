@@ -77,7 +77,7 @@ async fn of_fifty_calls_at_four_processes_on_a_budget_for_ten_exactly_ten_pass()
     assert_eq!(passed(&nodes.all, 8).await, 0, "and nothing comes back");
     let answer = send(&nodes.all[3], "x", A).await.answer().await;
     let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("0.1 usd in all, is spent: 0.1 usd are used"), "by all of them: {message}");
+    assert!(message.contains("0.1 usd in all, is spent: 0.1 usd are spent"), "by all of them: {message}");
 }
 
 #[tokio::test]

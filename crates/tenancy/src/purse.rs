@@ -6,6 +6,7 @@
 //! It never waits for a store: what the ledger knows is brought to it from outside.
 
 mod books;
+mod budgets;
 mod counter;
 mod dated;
 mod fees;
@@ -31,6 +32,7 @@ use kernel::{Caller, Error, ModelName, Money, TenantId, Timestamp, Tokens, Usage
 use tokio::sync::Notify;
 
 use self::books::{Books, Crossed, Spent};
+pub use self::budgets::BudgetStanding;
 use self::fees::Fees;
 use self::habit::Guess;
 use self::lease::{Footing, Room};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use axum::response::Response;
 use schemars::{Schema, SchemaGenerator};
 
-use super::{Asked, Plane, Refusal, balance, invoices, keys, openapi, overview, plans, prices, tenants, usage};
+use super::{
+    Asked, Plane, Refusal, balance, budgets, invoices, keys, openapi, overview, plans, prices, tenants, usage,
+};
 
 /// One endpoint.
 #[derive(Clone, Copy)]
@@ -104,6 +106,7 @@ pub const ROUTES: &[&[Route]] = &[
     usage::ROUTES,
     invoices::ROUTES,
     balance::ROUTES,
+    budgets::ROUTES,
     overview::ROUTES,
     openapi::ROUTES,
 ];
@@ -171,7 +174,7 @@ mod tests {
     #[test]
     fn whatever_reads_the_ledger_has_the_time_of_a_report() {
         let slow: HashSet<&str> = routes().filter(|route| route.pace == Pace::Report).map(|route| route.path).collect();
-        let of_ledger = ["usage", "charges", "invoices", "draft", "verify", "balance", "transfers"];
+        let of_ledger = ["usage", "charges", "invoices", "draft", "verify", "balance", "budgets", "transfers"];
         for route in routes().filter(|route| of_ledger.iter().any(|noun| route.path.ends_with(noun))) {
             assert!(slow.contains(route.path), "{}", route.path);
         }

@@ -141,6 +141,11 @@ pub(crate) enum BalanceCommand {
         #[arg(long)]
         currency: Option<String>,
     },
+    /// List a tenant's budgets and those of its keys, and what is left of them
+    Budgets {
+        /// Whose
+        tenant: String,
+    },
     /// Enter money that a tenant paid
     TopUp(DepositArgs),
     /// Give a tenant credit

@@ -20,6 +20,20 @@ const COLUMNS: &[(&str, &str)] = &[
     ("NOTE", "/note"),
 ];
 
+const BUDGETS: &[(&str, &str)] = &[
+    ("OF", "/scope"),
+    ("KEYS", "/keys"),
+    ("MODELS", "/models"),
+    ("PER", "/per"),
+    ("HARD", "/hard"),
+    ("LIMIT", "/limit"),
+    ("SPENT", "/spent"),
+    ("RESERVED", "/reserved"),
+    ("LEFT", "/left"),
+    ("CURRENCY", "/currency"),
+    ("ANEW", "/renews"),
+];
+
 pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
     let control = Control::new(&args.control)?;
     let of = |tenant: &str| format!("/admin/v1/tenants/{}", part(tenant));
@@ -27,6 +41,16 @@ pub(crate) fn run(args: &BalanceArgs) -> anyhow::Result<ExitCode> {
         BalanceCommand::Show { tenant, currency } => {
             let currency = currency.as_deref().map(|currency| format!("?currency={}", part(currency)));
             control.get(&format!("{}/balance{}", of(tenant), currency.unwrap_or_default()))?
+        }
+        BalanceCommand::Budgets { tenant } => {
+            let shown = control.get(&format!("{}/budgets", of(tenant)))?;
+            if control.json {
+                say!("{shown}");
+            } else {
+                let rows = shown.get("budgets").and_then(Value::as_array);
+                table::rows(rows.map_or(&[], Vec::as_slice), BUDGETS);
+            }
+            return Ok(ExitCode::SUCCESS);
         }
         BalanceCommand::TopUp(deposit) => {
             control.ask("POST", &format!("{}/top-ups", of(&deposit.tenant)), Some(&body(deposit)))?

@@ -69,6 +69,7 @@ async fn a_full_disk_lets_nothing_begin_that_costs_and_what_has_begun_ends_and_i
         assert_eq!(said, (503, Some("5"), json!("no_capacity")), "{}", refusal.text());
     }
     assert!(shop.sluice().metrics().await.value("sluice_daybook_refused_total", &[]) >= 1.0, "the alarm goes off");
+    assert!(logged(shop.sluice(), "the daybook is full").await, "the operator is told");
     let free = shop.post("a", CHAT, &[], &chat("free", "")).await;
     assert_eq!(free.status(), 200, "what costs nothing goes on: {}", free.text());
     for mut stream in streams {
@@ -94,6 +95,9 @@ async fn a_full_disk_lets_nothing_begin_that_costs_and_what_has_begun_ends_and_i
         assert!(Instant::now() < deadline, "there is room again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    if refused.status() == 503 {
+        assert!(logged(shop.sluice(), "the daybook has room again").await, "nobody was told that it is over");
+    }
 }
 
 #[tokio::test]
@@ -117,6 +121,11 @@ async fn a_hanging_disk_may_hold_calls_up_and_loses_none() {
         assert_eq!(answer.status(), 200, "{}", answer.text());
     }
     assert_eq!(shop.charges("acme").await.len(), STREAMS + 1, "each once");
+}
+
+/// Whether the operator's log comes to say so.
+async fn logged(sluice: &Sluice, what: &str) -> bool {
+    testkit::eventually(SOON, || sluice.stderr().contains(what) || sluice.stdout().contains(what)).await
 }
 
 /// All at once.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use kernel::contract::{BudgetScope, Period};
+use kernel::contract::{Budget, BudgetScope, Period};
 use kernel::store::ledger::{Charge, PostingId};
 use kernel::{Billing, Currency, KeyId, ModelName, Money, Terms, Timestamp};
 use smallvec::SmallVec;
@@ -60,6 +60,13 @@ pub(super) struct Limit {
     first: bool,
 }
 
+/// Where a budget is counted: among a key's, or among the tenant's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) key: bool,
+    at: usize,
+}
+
 /// The budgets that apply to a call.
 pub(super) type Limits = SmallVec<[Limit; 4]>;
 
@@ -96,27 +103,35 @@ impl Books {
             if !budget.counts(model) {
                 continue;
             }
-            let by_key = own || budget.scope == BudgetScope::Key;
-            let counters = match key.filter(|_| by_key) {
-                Some(key) => &mut self.keys.entry(key.clone()).or_default().counters,
-                None if by_key => continue,
-                None => &mut self.tenant,
-            };
-            let at = counters.iter().position(|counter| counter.is(budget)).unwrap_or_else(|| {
-                counters.push(Counter::new(budget, now));
-                counters.len() - 1
-            });
-            if let Some(counter) = counters.get_mut(at) {
-                counter.roll(now);
-                self.unloaded |= !counter.spending.now().loaded;
-                let before = limits.iter().filter(|limit: &&Limit| limit.key == by_key && limit.at == at && limit.hard);
-                let tightest = before.map(|limit| limit.limit).chain(budget.hard.then_some(budget.limit)).min();
+            let Some(Place { key: by_key, at }) = self.place(budget, own, key, now) else { continue };
+            let before = limits.iter().filter(|limit: &&Limit| limit.key == by_key && limit.at == at && limit.hard);
+            let tightest = before.map(|limit| limit.limit).chain(budget.hard.then_some(budget.limit)).min();
+            if let Some(counter) = self.counter_at(Place { key: by_key, at }, key) {
                 counter.hard = tightest.or(counter.hard);
             }
             let first = !limits.iter().any(|other: &Limit| other.key == by_key && other.at == at);
             limits.push(Limit { key: by_key, at, limit: budget.limit, per: budget.per, hard: budget.hard, first });
         }
         limits
+    }
+
+    /// Where a budget is counted, which is made if there was none; `None`: it counts keys, and there is none.
+    pub(super) fn place(&mut self, budget: &Budget, own: bool, key: Option<&KeyId>, now: Timestamp) -> Option<Place> {
+        let by_key = own || budget.scope == BudgetScope::Key;
+        let counters = match key.filter(|_| by_key) {
+            Some(key) => &mut self.keys.entry(key.clone()).or_default().counters,
+            None if by_key => return None,
+            None => &mut self.tenant,
+        };
+        let at = counters.iter().position(|counter| counter.is(budget)).unwrap_or_else(|| {
+            counters.push(Counter::new(budget, now));
+            counters.len() - 1
+        });
+        if let Some(counter) = counters.get_mut(at) {
+            counter.roll(now);
+            self.unloaded |= !counter.spending.now().loaded;
+        }
+        Some(Place { key: by_key, at })
     }
 
     /// A key, and all keys whose spending counts as its own; gives the name under which that is counted. Where a key has spent
@@ -325,8 +340,12 @@ impl Books {
     }
 
     pub(super) fn counter_mut(&mut self, limit: &Limit, key: Option<&KeyId>) -> Option<&mut Counter> {
-        let list = if limit.key { &mut self.keys.get_mut(key?)?.counters } else { &mut self.tenant };
-        list.get_mut(limit.at)
+        self.counter_at(Place { key: limit.key, at: limit.at }, key)
+    }
+
+    pub(super) fn counter_at(&mut self, place: Place, key: Option<&KeyId>) -> Option<&mut Counter> {
+        let list = if place.key { &mut self.keys.get_mut(key?)?.counters } else { &mut self.tenant };
+        list.get_mut(place.at)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use kernel::contract::Budget;
+use kernel::error::Kind;
 use kernel::share::{Grant, Order, Wish};
 use kernel::store::ledger::{Account as Side, Cause, Transfer};
 use kernel::{Currency, KeyId, Terms};
@@ -110,6 +111,33 @@ fn fixed(_: &Usage, _: u64) -> Money {
 
 fn tokens(usage: &Usage, _: u64) -> Money {
     Money::from_units(1).times(usage.total().0)
+}
+
+#[test]
+fn what_nobody_knows_the_size_of_begins_only_where_something_is_left_for_all() {
+    let mut world = World::new(r#"[{"limit":"1","per":"day"}]"#, 2);
+    let price = r#"{"model":"m","from":"2020-01-01","audio_output_per_1m_tokens":"1"}"#;
+    let catalogue = crate::Catalogue::new([serde_json::from_str(price).unwrap()]);
+    let listed = Arc::clone(catalogue.find("m", kernel::Currency::default(), NOW).unwrap());
+    let reserve = |world: &mut World, node: usize| {
+        let mut last = None;
+        for _ in 0..3 {
+            let model = ModelName::new("m");
+            let asked = Ask { listed: Some(&listed), ..world.ask(&model, false) };
+            match world.purses[node].reserve(&asked, |_, _| Money::ZERO) {
+                Ok(held) => return Ok(held),
+                Err(refused) if refused.cause == UNKNOWN => world.exchange(node, false, true),
+                Err(refused) => last = Some(refused.kind),
+            }
+        }
+        Err(last)
+    };
+    let held = reserve(&mut world, 0).ok().unwrap();
+    held.settle(&Usage::default(), Money::from_units(1), NOW, None);
+    (0..2).for_each(|node| world.exchange(node, true, true));
+    for node in 0..2 {
+        assert_eq!(reserve(&mut world, node).err(), Some(Some(Kind::OverBudget)), "process {node}");
+    }
 }
 
 #[test]

@@ -175,6 +175,11 @@ impl Directory {
         self.caller(self.entry_of(id).ok_or(Rejected::Unknown)?)
     }
 
+    /// The same of a key that is only looked at: it counts as no use of it. `None`: nobody is let in by it.
+    pub fn seen(&self, id: &str) -> Option<Caller> {
+        self.behind(self.entry_of(id)?, Timestamp::now().millis()).ok()
+    }
+
     /// A tenant itself, without a key.
     ///
     /// # Errors
@@ -224,8 +229,19 @@ impl Directory {
         (at > 0).then_some(Timestamp(i64::from(at) * 1000))
     }
 
+    /// Who comes with a key, which has been used now.
     fn caller(&self, entry: &Entry) -> Result<Caller, Rejected> {
         let now = Timestamp::now().millis();
+        let caller = self.behind(entry, now)?;
+        let second = u32::try_from(now / 1000).unwrap_or(u32::MAX);
+        // A line of cache that is only read stays with all cores: it is written once a second at most.
+        if entry.used.load(Ordering::Relaxed) != second {
+            entry.used.store(second, Ordering::Relaxed);
+        }
+        Ok(caller)
+    }
+
+    fn behind(&self, entry: &Entry, now: i64) -> Result<Caller, Rejected> {
         if entry.expires <= now {
             return Err(Rejected::Expired);
         }
@@ -234,11 +250,6 @@ impl Directory {
             return Err(Rejected::Suspended);
         }
         let terms = entry.terms.clone().ok_or(Rejected::Unplanned)?;
-        let second = u32::try_from(now / 1000).unwrap_or(u32::MAX);
-        // A line of cache that is only read stays with all cores: it is written once a second at most.
-        if entry.used.load(Ordering::Relaxed) != second {
-            entry.used.store(second, Ordering::Relaxed);
-        }
         Ok(Caller { tenant: tenant.id.clone(), key: Some(entry.id.clone()), terms })
     }
 
