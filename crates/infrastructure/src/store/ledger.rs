@@ -20,6 +20,7 @@ use kernel::store::ledger::{
 };
 use kernel::time::Timestamp;
 
+pub(super) use self::read::Condition;
 use super::Store;
 
 impl Ledger for Store {

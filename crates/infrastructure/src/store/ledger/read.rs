@@ -36,7 +36,7 @@ const BALANCES: &str = "SELECT name, currency, debit_units, debit_pico, credit_u
                         ORDER BY name, currency";
 
 /// A condition made of constant pieces and values to be bound.
-pub(super) struct Condition {
+pub(in crate::store) struct Condition {
     sql: String,
     values: Vec<Value>,
 }
@@ -157,12 +157,13 @@ impl Condition {
         condition
     }
 
-    fn all() -> Self {
+    /// Everything.
+    pub(in crate::store) fn all() -> Self {
         Self { sql: " WHERE 1 = 1".into(), values: Vec::new() }
     }
 
     /// A column is one of these; of none, nothing is.
-    fn any_of(&mut self, column: &'static str, texts: impl Iterator<Item = String>) {
+    pub(in crate::store) fn any_of(&mut self, column: &'static str, texts: impl Iterator<Item = String>) {
         self.say(" AND ");
         self.say(column);
         let mut before = " IN (";
@@ -174,12 +175,12 @@ impl Condition {
     }
 
     /// The condition with its word, to stand after a table.
-    pub(super) fn sql(&self) -> &str {
+    pub(in crate::store) fn sql(&self) -> &str {
         &self.sql
     }
 
     /// Binds its values, the first ones of the statement.
-    pub(super) fn bind<'q>(self, statement: Statement<'q>) -> Statement<'q> {
+    pub(in crate::store) fn bind<'q>(self, statement: Statement<'q>) -> Statement<'q> {
         self.values.into_iter().fold(statement, |statement, value| match value {
             Value::Text(text) => statement.bind(text),
             Value::Number(number) => statement.bind(number),
