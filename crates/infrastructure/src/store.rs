@@ -41,6 +41,8 @@ pub struct Store {
     place: String,
     write: Arc<Connections>,
     read: Arc<Connections>,
+    /// For what may read much and that somebody waits for at leisure: it never takes the place of anything else.
+    report: Arc<Connections>,
     /// Set once the schema is known to be there.
     migrated: OnceCell<()>,
     times: Times,
@@ -57,8 +59,11 @@ struct Times {
 
 /// Bound: SQLite writes one at a time whatever is done; a second connection would only wait in another place.
 const SQLITE_WRITERS: u32 = 1;
-/// Bound: as many reports at once as anybody asks for; each connection is a thread and a cache of some megabytes.
+/// Bound: questions that read little: each connection is a thread and a cache of some megabytes.
 const SQLITE_READERS: u32 = 4;
+/// Bound: reports at once: each may read and sort millions of rows, and two keep two cores busy. Further ones wait, as long
+/// as a report may take.
+const REPORTS: u32 = 2;
 /// Bound: for a server to answer when the store is opened. One that does not counts as down, and the process starts by
 /// what it knows; the schema is then looked after on the first contact.
 const OPEN_WITHIN: Duration = Duration::from_secs(1);
@@ -85,19 +90,23 @@ impl Store {
             let greeting = engine.greeting(times, read_only);
             Connections::new(engine, url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
         };
-        let (engine, write, read) = match &place {
+        let (engine, write, read, report) = match &place {
             Place::Sqlite(file) => {
                 settings::prepare(file)?;
                 let url = settings::file_url(file);
                 let write = connect(Engine::Sqlite, &url, SQLITE_WRITERS, false)?;
-                (Engine::Sqlite, write, connect(Engine::Sqlite, &url, SQLITE_READERS, true)?)
+                let read = connect(Engine::Sqlite, &url, SQLITE_READERS, true)?;
+                (Engine::Sqlite, write, read, connect(Engine::Sqlite, &url, REPORTS, true)?)
             }
             Place::Postgres(url) => {
-                let both = connect(Engine::Postgres, url, settings.connections, false)?;
-                (Engine::Postgres, Arc::clone(&both), both)
+                // Together no more than the config says.
+                let reports = REPORTS.min(settings.connections / 2);
+                let both = connect(Engine::Postgres, url, settings.connections - reports, false)?;
+                (Engine::Postgres, Arc::clone(&both), both, connect(Engine::Postgres, url, reports, false)?)
             }
         };
-        let store = Self { engine, place: settings.url.to_string(), write, read, migrated: OnceCell::new(), times };
+        let place = settings.url.to_string();
+        let store = Self { engine, place, write, read, report, migrated: OnceCell::new(), times };
         let ready = match engine {
             Engine::Sqlite => store.ready().await,
             Engine::Postgres => match timeout(OPEN_WITHIN, store.ready()).await {
@@ -112,6 +121,7 @@ impl Store {
     pub async fn close(&self) {
         self.write.close(self.short("close")).await;
         self.read.close(self.short("close")).await;
+        self.report.close(self.short("close")).await;
     }
 
     /// Whether it can be reached now, and the schema is there.
@@ -155,6 +165,18 @@ impl Store {
     async fn viewing(&self, task: Task) -> Result<Session<'_>, Failure> {
         task.bound(self.migrated()).await?;
         Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
+    }
+
+    /// A connection for a report, when there is a place.
+    async fn reporting(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.report, task, None).await
+    }
+
+    /// A report that sees all as it is at one moment.
+    async fn surveying(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.report, task, Some(self.engine.begin_reading())).await
     }
 
     /// A transaction that writes.

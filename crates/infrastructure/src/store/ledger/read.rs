@@ -61,7 +61,7 @@ impl Store {
         }
         condition.number(" ORDER BY at, id LIMIT ", i64::from(most));
         let sql = format!("{CHARGES}{}", condition.sql);
-        let mut session = self.reading(self.long("list charges")).await?;
+        let mut session = self.reporting(self.long("list charges")).await?;
         let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();
         rows.iter().map(read_charge).collect()
@@ -187,15 +187,16 @@ impl Condition {
         })
     }
 
-    fn say(&mut self, sql: &'static str) {
+    /// Only what this program has made itself: values are bound.
+    pub(super) fn say(&mut self, sql: &str) {
         self.sql.push_str(sql);
     }
 
-    fn text(&mut self, sql: &'static str, text: String) {
+    pub(super) fn text(&mut self, sql: &'static str, text: String) {
         self.value(sql, Value::Text(text));
     }
 
-    fn number(&mut self, sql: &'static str, number: i64) {
+    pub(super) fn number(&mut self, sql: &'static str, number: i64) {
         self.value(sql, Value::Number(number));
     }
 

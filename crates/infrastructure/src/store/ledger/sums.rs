@@ -35,7 +35,7 @@ impl Store {
 }
 
 /// What rows are split by.
-const fn column(dimension: Dimension) -> &'static str {
+pub(super) const fn column(dimension: Dimension) -> &'static str {
     match dimension {
         Dimension::Tenant => "tenant",
         Dimension::Key => "key",
@@ -48,7 +48,7 @@ const fn column(dimension: Dimension) -> &'static str {
     }
 }
 
-fn read_sum(row: &AnyRow, by: &[Dimension]) -> Result<Sum, Failure> {
+pub(super) fn read_sum(row: &AnyRow, by: &[Dimension]) -> Result<Sum, Failure> {
     let mut columns = Columns::of(row);
     let mut of = Vec::with_capacity(by.len());
     for dimension in by {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use kernel::store::ledger::{
-    Account, Balance, Batch, Cause, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer,
+    Account, Balance, Batch, Cause, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, SumPage, Transfer,
 };
 use kernel::store::registry::{KeyRow, Part, PlanRow, PriceRow, Seed, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Ledger, Registry, Stored};
@@ -171,6 +171,16 @@ impl Ledger for Shelf {
             }
             self.answers().await;
             Ok(sums.into_values().collect())
+        })
+    }
+
+    fn sums_page<'a>(&'a self, page: &'a SumPage) -> Stored<'a, Vec<Sum>> {
+        Box::pin(async move {
+            let mut sums = self.sums(&page.filter, &page.by).await?;
+            let after = page.after.as_ref();
+            sums.retain(|sum| after.is_none_or(|(of, currency)| (&sum.of, &sum.currency) > (of, currency)));
+            sums.truncate(page.most as usize);
+            Ok(sums)
         })
     }
 
