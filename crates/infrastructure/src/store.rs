@@ -41,6 +41,8 @@ pub struct Store {
     place: String,
     write: Arc<Connections>,
     read: Arc<Connections>,
+    /// For adding up, which whoever asks may give up: SQLite reads on all the same, and small questions must find a place.
+    sum: Arc<Connections>,
     /// For what may read much and that somebody waits for at leisure: it never takes the place of anything else.
     report: Arc<Connections>,
     /// Set once the schema is known to be there.
@@ -60,7 +62,9 @@ struct Times {
 /// Bound: SQLite writes one at a time whatever is done; a second connection would only wait in another place.
 const SQLITE_WRITERS: u32 = 1;
 /// Bound: questions that read little: each connection is a thread and a cache of some megabytes.
-const SQLITE_READERS: u32 = 4;
+const SQLITE_READERS: u32 = 2;
+/// Bound: sums at once, those included that nobody waits for any more.
+const SQLITE_SUMS: u32 = 4;
 /// Bound: reports at once: each may read and sort millions of rows, and two keep two cores busy. Further ones wait, as long
 /// as a report may take.
 const REPORTS: u32 = 2;
@@ -90,23 +94,25 @@ impl Store {
             let greeting = engine.greeting(times, read_only);
             Connections::new(engine, url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
         };
-        let (engine, write, read, report) = match &place {
+        let (engine, write, [read, sum], report) = match &place {
             Place::Sqlite(file) => {
                 settings::prepare(file)?;
                 let url = settings::file_url(file);
                 let write = connect(Engine::Sqlite, &url, SQLITE_WRITERS, false)?;
                 let read = connect(Engine::Sqlite, &url, SQLITE_READERS, true)?;
-                (Engine::Sqlite, write, read, connect(Engine::Sqlite, &url, REPORTS, true)?)
+                let sum = connect(Engine::Sqlite, &url, SQLITE_SUMS, true)?;
+                (Engine::Sqlite, write, [read, sum], connect(Engine::Sqlite, &url, REPORTS, true)?)
             }
             Place::Postgres(url) => {
                 // Together no more than the config says.
                 let reports = REPORTS.min(settings.connections / 2);
                 let both = connect(Engine::Postgres, url, settings.connections - reports, false)?;
-                (Engine::Postgres, Arc::clone(&both), both, connect(Engine::Postgres, url, reports, false)?)
+                let each = [&both, &both].map(Arc::clone);
+                (Engine::Postgres, both, each, connect(Engine::Postgres, url, reports, false)?)
             }
         };
         let place = settings.url.to_string();
-        let store = Self { engine, place, write, read, report, migrated: OnceCell::new(), times };
+        let store = Self { engine, place, write, read, sum, report, migrated: OnceCell::new(), times };
         let ready = match engine {
             Engine::Sqlite => store.ready().await,
             Engine::Postgres => match timeout(OPEN_WITHIN, store.ready()).await {
@@ -121,6 +127,7 @@ impl Store {
     pub async fn close(&self) {
         self.write.close(self.short("close")).await;
         self.read.close(self.short("close")).await;
+        self.sum.close(self.short("close")).await;
         self.report.close(self.short("close")).await;
     }
 
@@ -165,6 +172,12 @@ impl Store {
     async fn viewing(&self, task: Task) -> Result<Session<'_>, Failure> {
         task.bound(self.migrated()).await?;
         Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
+    }
+
+    /// A connection to add up with.
+    async fn summing(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.sum, task, None).await
     }
 
     /// A connection for a report, when there is a place.

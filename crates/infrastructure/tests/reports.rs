@@ -81,6 +81,29 @@ async fn ten_reports_over_150_000_tags_take_no_memory_for_them_and_budgets_are_t
     assert!(grown < GROWTH, "{grown} KiB");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_that_nobody_waits_for_any_more_hold_up_no_small_question() {
+    use sqlx::Connection;
+    let home = tempfile::tempdir().unwrap();
+    let store = open("sqlite:sluice.db", home.path()).await;
+    let mut other =
+        sqlx::AnyConnection::connect(&format!("sqlite://{}/sluice.db", home.path().display())).await.unwrap();
+    sqlx::raw_sql(TAGS).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    let filter = Filter { tenants: vec![TenantId::new("acme")], ..Filter::default() };
+    // By tag: it takes as long as adding up a tenant with many more rows.
+    let sum = || store.sums(&filter, &[Dimension::Tag]);
+    let began = Instant::now();
+    assert_eq!(sum().await.unwrap().len(), 150_000);
+    let whole = began.elapsed();
+    for _ in 0..6 {
+        assert!(tokio::time::timeout(Duration::from_millis(5), sum()).await.is_err(), "given up");
+    }
+    let began = Instant::now();
+    store.balances_of(&[Account::Tenant(TenantId::new("acme"))]).await.unwrap();
+    assert!(began.elapsed() < whole / 3, "{:?} of {whole:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_report_that_finds_no_place_is_told_so_in_its_time_and_nothing_else_waits_for_one() {
     use sqlx::Connection;

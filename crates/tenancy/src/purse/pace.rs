@@ -20,6 +20,9 @@ const AT_ONCE: usize = 16;
 const QUICK: Duration = Duration::from_secs(1);
 /// Bound: how long a question about several may take before fewer are asked about.
 const TOGETHER: Duration = Duration::from_secs(3);
+/// How many times fewer then. Bound: a store reads on in what nobody waits for any more, so the one that takes long must be
+/// found in three or four questions.
+const FEWER: usize = 8;
 /// Bound: how long one about a single tenant may take before it is put off.
 const ALONE: Duration = Duration::from_secs(10);
 /// How long one that takes too long is put off, twice as long each time, and at most.
@@ -86,7 +89,7 @@ impl Pace {
     /// A question about so many, more than one, was not answered.
     pub(super) fn failed(&mut self, count: usize, took: Duration) {
         self.spend(took);
-        self.at_once = (count / 2).max(1);
+        self.at_once = (count / FEWER).max(1);
     }
 
     /// One is put off; `before`: so long it was the last time.

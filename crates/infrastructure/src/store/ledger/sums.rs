@@ -25,7 +25,7 @@ impl Store {
         let condition = Condition::of(filter, "hour");
         let split: String = by.iter().flat_map(|dimension| [column(*dimension), ", "]).collect();
         let sql = format!("SELECT {split}{SUMMED}{} GROUP BY {split}currency", condition.sql());
-        let mut session = self.reading(self.long("sum up")).await?;
+        let mut session = self.summing(self.long("sum up")).await?;
         let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();
         let sums: Vec<Sum> = rows.iter().map(|row| read_sum(row, by)).collect::<Result<_, _>>()?;
