@@ -100,3 +100,15 @@ impl IntoResponse for Refusal {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_the_store_away_or_busy_is_told_when_to_try_again() {
+        let header = |refused: Refused| Refusal::from(refused).into_response().headers().get(RETRY_AFTER).cloned();
+        assert_eq!(header(Refused::Down("report: no answer within 60000 ms".into())).unwrap(), "5");
+        assert_eq!(header(Refused::Missing("tenant")), None);
+    }
+}
