@@ -94,14 +94,15 @@ async fn sums_that_nobody_waits_for_any_more_hold_up_no_small_question() {
     // By tag: it takes as long as adding up a tenant with many more rows.
     let sum = || store.sums(&filter, &[Dimension::Tag]);
     let began = Instant::now();
-    assert_eq!(sum().await.unwrap().len(), 150_000);
+    // As long as the database takes before it has a first row to give.
+    assert_eq!(store.sums_page(&by_tag(1)).await.unwrap().len(), 1);
     let whole = began.elapsed();
     for _ in 0..6 {
-        assert!(tokio::time::timeout(Duration::from_millis(5), sum()).await.is_err(), "given up");
+        assert!(tokio::time::timeout(Duration::from_millis(20), sum()).await.is_err(), "given up");
     }
     let began = Instant::now();
     store.balances_of(&[Account::Tenant(TenantId::new("acme"))]).await.unwrap();
-    assert!(began.elapsed() < whole / 3, "{:?} of {whole:?}", began.elapsed());
+    assert!(began.elapsed() < whole / 2, "{:?} of {whole:?}", began.elapsed());
 }
 
 #[tokio::test]
