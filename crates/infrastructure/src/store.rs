@@ -41,6 +41,10 @@ pub struct Store {
     place: String,
     write: Arc<Connections>,
     read: Arc<Connections>,
+    /// For adding up, which whoever asks may give up: SQLite reads on all the same, and small questions must find a place.
+    sum: Arc<Connections>,
+    /// For what may read much and that somebody waits for at leisure: it never takes the place of anything else.
+    report: Arc<Connections>,
     /// Set once the schema is known to be there.
     migrated: OnceCell<()>,
     times: Times,
@@ -57,8 +61,13 @@ struct Times {
 
 /// Bound: SQLite writes one at a time whatever is done; a second connection would only wait in another place.
 const SQLITE_WRITERS: u32 = 1;
-/// Bound: as many reports at once as anybody asks for; each connection is a thread and a cache of some megabytes.
-const SQLITE_READERS: u32 = 4;
+/// Bound: questions that read little: each connection is a thread and a cache of some megabytes.
+const SQLITE_READERS: u32 = 2;
+/// Bound: sums at once, those included that nobody waits for any more.
+const SQLITE_SUMS: u32 = 4;
+/// Bound: reports at once: each may read and sort millions of rows, and two keep two cores busy. Further ones wait, as long
+/// as a report may take.
+const REPORTS: u32 = 2;
 /// Bound: for a server to answer when the store is opened. One that does not counts as down, and the process starts by
 /// what it knows; the schema is then looked after on the first contact.
 const OPEN_WITHIN: Duration = Duration::from_secs(1);
@@ -85,19 +94,25 @@ impl Store {
             let greeting = engine.greeting(times, read_only);
             Connections::new(engine, url, greeting, most as usize).map(Arc::new).map_err(Fault::from)
         };
-        let (engine, write, read) = match &place {
+        let (engine, write, [read, sum], report) = match &place {
             Place::Sqlite(file) => {
                 settings::prepare(file)?;
                 let url = settings::file_url(file);
                 let write = connect(Engine::Sqlite, &url, SQLITE_WRITERS, false)?;
-                (Engine::Sqlite, write, connect(Engine::Sqlite, &url, SQLITE_READERS, true)?)
+                let read = connect(Engine::Sqlite, &url, SQLITE_READERS, true)?;
+                let sum = connect(Engine::Sqlite, &url, SQLITE_SUMS, true)?;
+                (Engine::Sqlite, write, [read, sum], connect(Engine::Sqlite, &url, REPORTS, true)?)
             }
             Place::Postgres(url) => {
-                let both = connect(Engine::Postgres, url, settings.connections, false)?;
-                (Engine::Postgres, Arc::clone(&both), both)
+                // Together no more than the config says.
+                let reports = REPORTS.min(settings.connections / 2);
+                let both = connect(Engine::Postgres, url, settings.connections - reports, false)?;
+                let each = [&both, &both].map(Arc::clone);
+                (Engine::Postgres, both, each, connect(Engine::Postgres, url, reports, false)?)
             }
         };
-        let store = Self { engine, place: settings.url.to_string(), write, read, migrated: OnceCell::new(), times };
+        let place = settings.url.to_string();
+        let store = Self { engine, place, write, read, sum, report, migrated: OnceCell::new(), times };
         let ready = match engine {
             Engine::Sqlite => store.ready().await,
             Engine::Postgres => match timeout(OPEN_WITHIN, store.ready()).await {
@@ -112,6 +127,8 @@ impl Store {
     pub async fn close(&self) {
         self.write.close(self.short("close")).await;
         self.read.close(self.short("close")).await;
+        self.sum.close(self.short("close")).await;
+        self.report.close(self.short("close")).await;
     }
 
     /// Whether it can be reached now, and the schema is there.
@@ -155,6 +172,24 @@ impl Store {
     async fn viewing(&self, task: Task) -> Result<Session<'_>, Failure> {
         task.bound(self.migrated()).await?;
         Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
+    }
+
+    /// A connection to add up with.
+    async fn summing(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.sum, task, None).await
+    }
+
+    /// A connection for a report, when there is a place.
+    async fn reporting(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.report, task, None).await
+    }
+
+    /// A report that sees all as it is at one moment.
+    async fn surveying(&self, task: Task) -> Result<Session<'_>, Failure> {
+        task.bound(self.migrated()).await?;
+        Session::begin(&self.report, task, Some(self.engine.begin_reading())).await
     }
 
     /// A transaction that writes.

@@ -18,10 +18,12 @@ use kernel::Timestamp;
 use kernel::sight::{Gauges, Sample};
 use kernel::store::ledger::{Batch, Charge, Ledger};
 use kernel::store::{Daybook, Fault};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::desk::Desk;
 use crate::Purse;
+use crate::purse::loading::Pace;
 
 /// How often the daybook is looked at when all of it is posted: what comes meanwhile is posted in one transaction, which
 /// costs a store hardly more than one charge does.
@@ -35,8 +37,6 @@ const PORTION_MIN: usize = 64;
 /// How long to wait after a failure: at first, and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often the purse is told anew what other nodes have spent and tenants have paid in.
-const REFRESH: Duration = Duration::from_secs(5);
 /// Bound: how long Sluice waits at its end for a ledger to take the rest, the batch that is under way included. What it
 /// does not take is posted after the next start.
 const LAST: Duration = Duration::from_secs(3);
@@ -46,6 +46,8 @@ pub struct Bookkeeper {
     daybook: Arc<dyn Daybook>,
     ledger: Arc<dyn Ledger>,
     purse: Arc<Purse>,
+    /// How bringing to the purse what the ledger knows goes.
+    pace: Mutex<Pace>,
     posted: AtomicU64,
     failures: AtomicU64,
     rejected: AtomicU64,
@@ -74,6 +76,7 @@ impl Bookkeeper {
             daybook,
             ledger,
             purse,
+            pace: Mutex::default(),
             posted: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -147,27 +150,29 @@ impl Bookkeeper {
         };
         rhythm.backoff = BACKOFF_MIN;
         // Only between batches do the ledger and what is not posted add up.
-        if desk.between() && (self.purse.unknown() > 0 || rhythm.refresh.is_past()) {
-            let all = rhythm.refresh.is_past();
-            if let Err(fault) = self.load(all).await {
-                rest = rhythm.failed();
-                tracing::warn!(%fault, again_in = ?rest, "what tenants have spent could not be read from the store");
-            } else if all {
-                rhythm.refresh = Instant::now() + REFRESH;
-            }
+        let (all, put_off) = {
+            let pace = self.pace.lock().await;
+            (pace.refresh_due(), pace.has_due())
+        };
+        let anybody = all || put_off || self.purse.unknown() > 0;
+        if desk.between()
+            && anybody
+            && let Err(fault) = self.load(all).await
+        {
+            rest = rhythm.failed();
+            tracing::warn!(%fault, again_in = ?rest, "what tenants have spent could not be read from the store");
         }
         rest
     }
 
-    /// Brings to the purse what the ledger knows: of tenants nothing is known of yet, or of all that call.
+    /// Brings to the purse what the ledger knows: of some tenants nothing is known of yet, or of those that call again.
     ///
     /// # Errors
-    /// When the ledger does not answer.
+    /// When the store is away.
     pub async fn load(&self, all: bool) -> Result<(), Fault> {
-        let asked = timeout(PATIENCE, self.purse.load(&*self.ledger, all));
-        let loaded = asked.await.unwrap_or_else(|_| Err(hung()));
+        let mut pace = self.pace.lock().await;
+        let loaded = self.purse.load_at(&mut pace, &*self.ledger, all).await;
         if loaded.is_err() {
-            self.purse.ledger_failed(true);
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         loaded
@@ -300,12 +305,11 @@ impl Gauges for Bookkeeper {
 /// When what is due next.
 struct Rhythm {
     backoff: Duration,
-    refresh: Instant,
 }
 
 impl Rhythm {
     fn new() -> Self {
-        Self { backoff: BACKOFF_MIN, refresh: Instant::now() + REFRESH }
+        Self { backoff: BACKOFF_MIN }
     }
 
     /// How long to wait after a failure: twice as long each time.
@@ -313,16 +317,6 @@ impl Rhythm {
         let wait = self.backoff;
         self.backoff = (wait * 2).min(BACKOFF_MAX);
         wait
-    }
-}
-
-trait Past {
-    fn is_past(&self) -> bool;
-}
-
-impl Past for Instant {
-    fn is_past(&self) -> bool {
-        *self <= Instant::now()
     }
 }
 

@@ -13,6 +13,7 @@ mod fees;
 mod habit;
 mod lease;
 pub mod loading;
+mod pace;
 pub(crate) mod period;
 mod refusal;
 mod reservation;
@@ -387,6 +388,8 @@ impl Account {
 
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod slowly;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

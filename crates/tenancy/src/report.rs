@@ -1,16 +1,18 @@
 //! Usage reports: what was consumed and what it costs, split by whatever is asked for, page by page.
+//!
+//! Clients choose tags, so that a report may have any number of rows: the ledger sorts them, and a page is all that is here.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use kernel::store::Ledger;
-use kernel::store::ledger::{Dimension, Filter, Sum};
+use kernel::store::ledger::{Dimension, Filter, Sum, SumPage};
 use kernel::{Currency, Money, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::csv::{Cell, Table};
-use crate::invoice::{Class, Trouble};
+use crate::invoice::{Class, Month, Trouble};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,22 +109,21 @@ pub fn dimensions(text: &str) -> Result<Vec<Dimension>, Trouble> {
 /// `Refused` where the time is missing, too long or not in whole hours, or `after` is none that a page ended with.
 pub async fn report(ledger: &Arc<dyn Ledger>, query: &Query) -> Result<Report, Trouble> {
     check_span(query)?;
-    let after = query.after.as_deref().map(|cursor| unmask(cursor).ok_or_else(bad_cursor)).transpose()?;
-    let sums = ledger.sums(&query.filter, &query.by).await?;
+    let after = query.after.as_deref();
+    let after = after.map(|cursor| read_cursor(cursor, &query.by).ok_or_else(bad_cursor)).transpose()?;
+    let most = query.most.clamp(1, ROWS_MAX);
+    // One more than is shown tells whether there are more.
+    let asked = u32::try_from(most + 1).unwrap_or(u32::MAX);
+    let page = SumPage { filter: query.filter.clone(), by: query.by.clone(), after, most: asked };
+    let mut sums = ledger.sums_page(&page).await?;
+    let more = sums.len() > most;
+    sums.truncate(most);
+    let next = sums.last().filter(|_| more).map(cursor);
     let rows = sums.into_iter().map(|sum| {
         let of = query.by.iter().copied().zip(sum.of.clone());
         Row { of: of.map(|(by, of)| (by, shown(by, of))).collect(), sum }
     });
-    let mut rows: Vec<(String, Row)> = rows.map(|row| (row.key(), row)).collect();
-    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
-    if let Some(after) = after {
-        rows.retain(|(key, _)| *key > after);
-    }
-    let most = query.most.clamp(1, ROWS_MAX);
-    let more = rows.len() > most;
-    rows.truncate(most);
-    let next = rows.last().filter(|_| more).map(|(key, _)| mask(key));
-    Ok(Report { rows: rows.into_iter().map(|(_, row)| row).collect(), next })
+    Ok(Report { rows: rows.collect(), next })
 }
 
 fn check_span(query: &Query) -> Result<(), Trouble> {
@@ -156,8 +157,18 @@ fn shown(by: Dimension, of: Option<String>) -> Option<String> {
     }
 }
 
-/// A cursor that survives URLs, whatever is in names.
-fn mask(key: &str) -> String {
+/// What comes after a row, so that it survives URLs whatever is in names: each part with a byte before that says whether it
+/// is there and one behind that no text has, then the currency, all as hex.
+fn cursor(last: &Sum) -> String {
+    let mut key = String::new();
+    for of in &last.of {
+        if let Some(of) = of {
+            key.push('\u{1}');
+            key.push_str(of);
+        }
+        key.push('\0');
+    }
+    key.push_str(last.currency.as_str());
     key.bytes().fold(String::with_capacity(key.len() * 2), |mut text, byte| {
         // Writing into a string cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -165,29 +176,32 @@ fn mask(key: &str) -> String {
     })
 }
 
-fn unmask(cursor: &str) -> Option<String> {
+/// Reads what [`cursor`] writes, for a report that is split so.
+fn read_cursor(cursor: &str, by: &[Dimension]) -> Option<(Vec<Option<String>>, Currency)> {
     let digits = cursor.as_bytes().chunks(2);
     let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+    let key = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
+    let (mut of, mut rest) = (Vec::with_capacity(by.len()), key.as_str());
+    for by in by {
+        let (part, behind) = rest.split_once('\0')?;
+        let part = if part.is_empty() { None } else { Some(part.strip_prefix('\u{1}')?.to_owned()) };
+        let sense = match by {
+            Dimension::Hour | Dimension::Day => part.as_deref().is_some_and(|at| at.parse::<i64>().is_ok()),
+            Dimension::Month => part.as_deref().is_some_and(|month| Month::parse(month).is_some()),
+            _ => true,
+        };
+        if !sense {
+            return None;
+        }
+        of.push(part);
+        rest = behind;
+    }
+    Some((of, Currency::parse(rest)?))
 }
 
 // === impl Row ===
 
 impl Row {
-    /// What rows are in order of: each part ends with a byte that sorts before any other, so that `a` goes before `ab`.
-    fn key(&self) -> String {
-        let mut key = String::new();
-        for (_, of) in &self.of {
-            if let Some(of) = of {
-                key.push('\u{1}');
-                key.push_str(of);
-            }
-            key.push('\0');
-        }
-        key.push_str(self.sum.currency.as_str());
-        key
-    }
-
     /// Columns after those it is split by: names and values, in order.
     fn columns(&self) -> Vec<(&'static str, Cell)> {
         let sum = &self.sum;
@@ -328,7 +342,13 @@ mod tests {
         };
         assert!(refused(span("", None)) && refused(span("", Some(Timestamp(1)))));
         assert!(refused(span("hour", Some(at("2026-12-03")))) && !refused(span("day", Some(at("2026-12-03")))));
-        assert!(refused(Query { after: Some("zz".into()), ..query("", 1) }));
+        for cursor in ["zz", "", "75", "75736400", "007573", "01780075736400"] {
+            assert!(refused(Query { after: Some(cursor.into()), ..query("", 1) }), "{cursor}");
+        }
+        // One of a report that is split by something else.
+        let other = wait(report(&ledger, &query("model", 1))).unwrap().next;
+        assert!(other.is_some() && refused(Query { after: other.clone(), ..query("day", 1) }));
+        assert!(refused(Query { after: other, ..query("", 1) }));
         for by in ["colour", "model,model", "hour,day"] {
             assert!(dimensions(by).is_err(), "{by}");
         }

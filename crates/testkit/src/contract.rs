@@ -81,6 +81,7 @@ claims! {
         odd_text_and_absurd_counts_stop_no_batch
         a_transfer_is_taken_back_at_most_once;
     ledger:
+        sums_come_in_pages_in_order_however_they_are_split
         sums_are_split_by_every_dimension
         sums_and_charges_are_what_a_filter_lets_through
         what_has_no_tag_is_not_what_has_an_empty_one

@@ -1,11 +1,14 @@
 //! Why the admin API does not do what it is asked: `{"error":{"message","code","field"}}`.
 
 use axum::Json;
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tenancy::Refused;
+
+/// In how many seconds a store that is away or busy may be asked again.
+const SOON: &str = "5";
 
 /// A refusal: what is wrong and how to mend it.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl From<Refused> for Refusal {
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "store_down",
-                    "The store cannot be reached, so nothing was changed. Calls go on with what is known. Try again in a moment.",
+                    "The store cannot be reached, or had no time for this, so nothing was changed. Calls go on with what is known. Try again in a moment.",
                 )
             }
             Refused::Broken(why) => {
@@ -86,9 +89,26 @@ impl IntoResponse for Refusal {
             None => json!({ "error": { "message": self.message, "code": self.code } }),
         };
         let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        let header = match self.status {
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, SOON)),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_the_store_away_or_busy_is_told_when_to_try_again() {
+        let header = |refused: Refused| Refusal::from(refused).into_response().headers().get(RETRY_AFTER).cloned();
+        assert_eq!(header(Refused::Down("report: no answer within 60000 ms".into())).unwrap(), "5");
+        assert_eq!(header(Refused::Missing("tenant")), None);
     }
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod invoices;
+mod page;
 mod post;
 mod read;
 mod rows;
@@ -16,10 +17,11 @@ use kernel::Currency;
 use kernel::TenantId;
 use kernel::store::Stored;
 use kernel::store::ledger::{
-    Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, Ledger, PostingId, Sum, Transfer,
+    Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, Ledger, PostingId, Sum, SumPage, Transfer,
 };
 use kernel::time::Timestamp;
 
+pub(super) use self::read::Condition;
 use super::Store;
 
 impl Ledger for Store {
@@ -29,6 +31,10 @@ impl Ledger for Store {
 
     fn sums<'a>(&'a self, filter: &'a Filter, by: &'a [Dimension]) -> Stored<'a, Vec<Sum>> {
         Box::pin(self.persist(move || self.sum_up(filter, by)))
+    }
+
+    fn sums_page<'a>(&'a self, page: &'a SumPage) -> Stored<'a, Vec<Sum>> {
+        Box::pin(self.persist(move || self.page_sums(page)))
     }
 
     fn charges<'a>(

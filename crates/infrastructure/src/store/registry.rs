@@ -115,4 +115,8 @@ impl Registry for Store {
     fn subscriptions<'a>(&'a self, tenant: &'a TenantId) -> Stored<'a, Vec<SubscriptionRow>> {
         Box::pin(self.persist(move || self.list_subscriptions(tenant)))
     }
+
+    fn subscriptions_of<'a>(&'a self, tenants: &'a [TenantId]) -> Stored<'a, Vec<SubscriptionRow>> {
+        Box::pin(self.persist(move || self.list_subscriptions_of(tenants)))
+    }
 }

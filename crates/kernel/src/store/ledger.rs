@@ -200,6 +200,19 @@ pub struct Sum {
     pub amount: Money,
 }
 
+/// Which page of sums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SumPage {
+    /// Over which charges. Where it is split by months both times are needed.
+    pub filter: Filter,
+    /// Split by what.
+    pub by: Vec<Dimension>,
+    /// After which sum: its `of` and its currency.
+    pub after: Option<(Vec<Option<String>>, Currency)>,
+    /// At most so many.
+    pub most: u32,
+}
+
 /// What moved on an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Balance {
@@ -238,6 +251,11 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Sums over charges, split by dimensions; in no order.
     fn sums<'a>(&'a self, filter: &'a Filter, by: &'a [Dimension]) -> Stored<'a, Vec<Sum>>;
+
+    /// The same for reports, page by page: in order of what they are split by (what is missing first, texts by their bytes,
+    /// times as they go by) and of currency. However many sums there are, no more than a page is in memory. Few are made at
+    /// once; others wait, and no other question waits for them.
+    fn sums_page<'a>(&'a self, page: &'a SumPage) -> Stored<'a, Vec<Sum>>;
 
     /// Charges in order of time and id, after one, at most so many.
     fn charges<'a>(

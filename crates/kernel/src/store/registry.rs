@@ -256,6 +256,9 @@ pub trait Registry: Send + Sync + 'static {
 
     /// A tenant's subscriptions in order of time.
     fn subscriptions<'a>(&'a self, tenant: &'a TenantId) -> Stored<'a, Vec<SubscriptionRow>>;
+
+    /// Those of some hundred tenants at most, each tenant's in order of time.
+    fn subscriptions_of<'a>(&'a self, tenants: &'a [TenantId]) -> Stored<'a, Vec<SubscriptionRow>>;
 }
 
 impl Snapshot {

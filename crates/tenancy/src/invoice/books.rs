@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kernel::store::ledger::{Dimension, Filter, InvoiceRow, Sum};
+use kernel::store::ledger::{Dimension, Filter, InvoiceRow, Sum, SumPage};
 use kernel::store::{Fault, Ledger, Registry};
 use kernel::{Currency, Money, TenantId, Timestamp};
 
@@ -39,6 +39,9 @@ const BY: [Dimension; 4] = [Dimension::Month, Dimension::Plan, Dimension::Price,
 const LOOK_BACK: usize = 12;
 /// Bound: of gateways that issue a tenant's invoices at once, one wins each time; nobody has so many.
 const TRIES: u32 = 8;
+/// Bound: sums that one invoice is made of: some hundred MiB at most. Months, versions of plans, prices and models there are few
+/// of.
+const SUMS_MAX: u32 = 100_000;
 
 impl Books {
     /// On top of a store.
@@ -207,7 +210,14 @@ impl Books {
             until: Some(period.end()),
             ..Filter::default()
         };
-        Ok(self.ledger.sums(&filter, &BY).await?)
+        // One more tells that there are too many.
+        let page = SumPage { filter, by: BY.to_vec(), after: None, most: SUMS_MAX + 1 };
+        let sums = self.ledger.sums_page(&page).await?;
+        if sums.len() > SUMS_MAX as usize {
+            let why = format!("The invoice would have more than {SUMS_MAX} lines: ask for a shorter time.");
+            return Err(Trouble::Refused(why));
+        }
+        Ok(sums)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Invoice, Issued, Kind, Trouble};
 use crate::balance::{self, Deposit, Funds};
 
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 async fn issue(world: &World, period: &str, currency: Currency) -> Option<Invoice> {

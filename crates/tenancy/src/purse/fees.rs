@@ -81,12 +81,14 @@ impl Fees {
         if !of.is_empty() {
             gather(&mut months, ledger.sums(&within(Period::Total, 0, of), &BY_MONTH).await?);
         }
+        let ids: Vec<TenantId> = monthly.iter().map(|(asked, _)| tenant(asked)).collect();
+        let subscribed = self.subscriptions(ids).await?;
         for (asked, number) in monthly {
             let (id, currency) = (tenant(asked), asked.currency);
-            let subscriptions = self.subscriptions(&id).await?;
+            let subscriptions = subscribed.get(&id).map(AsRef::as_ref).unwrap_or_default();
             let shares = |sums: Option<&Vec<Sum>>| {
                 let sums: Vec<&Sum> = sums.into_iter().flatten().filter(|sum| sum.currency == currency).collect();
-                let parts = running::parts(&tariff, &subscriptions, &sums, currency, asked.included);
+                let parts = running::parts(&tariff, subscriptions, &sums, currency, asked.included);
                 let text = |sum: &Sum, nth: usize| sum.of.get(nth).cloned().flatten();
                 let share = |(sum, part): (&&Sum, Part)| Share { key: text(sum, 1), model: text(sum, 2), part };
                 Ok(sums.iter().zip(parts.map_err(broken)?).map(share).collect::<Vec<Share>>())
@@ -94,7 +96,7 @@ impl Fees {
             let days = shares(days.get(&id))?;
             let begin = Day::of(period::begin(Period::Month, number)).month();
             let known = Known {
-                included: running::included(&tariff, &subscriptions, begin, currency),
+                included: running::included(&tariff, subscriptions, begin, currency),
                 used: days.iter().map(|share| share.part.tokens).sum(),
                 months: shares(months.get(&id))?,
                 days,
@@ -104,17 +106,35 @@ impl Fees {
         Ok(all)
     }
 
-    async fn subscriptions(&self, tenant: &TenantId) -> Result<Arc<[SubscriptionRow]>, Fault> {
+    /// Who was subscribed to what: one question about all of whom that is not known lately.
+    async fn subscriptions(&self, tenants: Vec<TenantId>) -> Result<HashMap<TenantId, Arc<[SubscriptionRow]>>, Fault> {
         let now = Moment::now();
         let known = || self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, rows)) = known().get(tenant).filter(|(at, _)| now.since(*at) < BELIEVED) {
-            return Ok(Arc::clone(rows));
+        let (mut of, mut missing) = (HashMap::with_capacity(tenants.len()), Vec::new());
+        {
+            let known = known();
+            for tenant in tenants {
+                match known.get(&tenant).filter(|(at, _)| now.since(*at) < BELIEVED) {
+                    Some((_, rows)) => drop(of.insert(tenant, Arc::clone(rows))),
+                    None => missing.push(tenant),
+                }
+            }
         }
-        let rows: Arc<[SubscriptionRow]> = self.registry.subscriptions(tenant).await?.into();
+        if missing.is_empty() {
+            return Ok(of);
+        }
+        let mut told: HashMap<TenantId, Vec<SubscriptionRow>> = HashMap::with_capacity(missing.len());
+        for row in self.registry.subscriptions_of(&missing).await? {
+            told.entry(row.tenant.clone()).or_default().push(row);
+        }
         let mut known = known();
         known.retain(|_, (at, _)| now.since(*at) < BELIEVED);
-        known.insert(tenant.clone(), (now, Arc::clone(&rows)));
-        Ok(rows)
+        for tenant in missing {
+            let rows: Arc<[SubscriptionRow]> = told.remove(&tenant).unwrap_or_default().into();
+            known.insert(tenant.clone(), (now, Arc::clone(&rows)));
+            of.insert(tenant, rows);
+        }
+        Ok(of)
     }
 }
 

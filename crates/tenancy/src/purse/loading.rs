@@ -2,25 +2,32 @@
 //! balances are paid in and other nodes spend as well.
 //!
 //! Whoever posts charges does this as well, one after the other: then what is read of the ledger and what is settled here
-//! but not posted add up exactly. Many tenants are asked about at once, and no more than that before posting goes on.
+//! but not posted add up exactly. Several tenants are asked about at once, as many as [`Pace`] says, and no more than that
+//! before posting goes on.
+//!
+//! A question that is not answered in time is no sign that the store is away: it may be well, and have much to add up. So it
+//! is then asked something small. If it answers that, fewer tenants are asked about the next time, and one that takes too long
+//! by itself is put off and fails alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use kernel::contract::Period;
 use kernel::store::Fault;
 use kernel::store::ledger::{self, Account as Side, Dimension, Filter, Ledger, Sum};
 use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
+use tokio::time::{Instant, timeout};
 
 use super::books::Books;
 use super::counter::Counter;
 use super::fees::Known;
+pub use super::pace::Pace;
 use super::{Account, Purse, period};
 
-/// Bound: tenants asked about before posting goes on. A database takes so many names in one question, and answers in
-/// milliseconds.
-const AT_ONCE: usize = 500;
+/// Bound: for a store that is well to find one row. One that does not is away.
+const THERE: Duration = Duration::from_secs(3);
 
 /// What to ask the ledger about one tenant.
 pub(super) struct Questions {
@@ -44,40 +51,110 @@ struct Answers {
 
 impl Purse {
     /// Asks the ledger about tenants that nothing is known of yet; with `again`, about all that were asked for something
-    /// since the last time as well. It asks about some hundreds and leaves the rest, [`unknown`](Self::unknown), to the next
-    /// time; those of which nothing is known come first. May be given up in the middle.
+    /// since the last time as well. It asks about some and leaves the rest, [`unknown`](Self::unknown), to the next time;
+    /// those of which nothing is known come first. May be given up in the middle.
     ///
     /// # Errors
-    /// When the ledger does not answer.
-    pub async fn load(&self, ledger: &dyn Ledger, again: bool) -> Result<(), Fault> {
+    /// When the store is away. Tenants that it takes too long to add up are no error: they are put off.
+    pub async fn load_at(&self, pace: &mut Pace, ledger: &dyn Ledger, again: bool) -> Result<(), Fault> {
         if again {
             self.want_again();
+            pace.refresh();
         }
-        let some: Vec<Questions> = {
-            let mut wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner);
-            let from = wanting.len().saturating_sub(AT_ONCE);
-            wanting.drain(from..).map(Questions::about).collect()
-        };
-        if some.is_empty() {
+        let (accounts, before) = self.next(pace);
+        let some: Vec<Questions> = accounts.into_iter().map(Questions::about).collect();
+        let Some(first) = some.first() else {
+            pace.through();
             return Ok(());
-        }
-        match self.ask(ledger, &some).await {
+        };
+        let (began, patience) = (Instant::now(), pace.patience(some.len()));
+        let late = |_| Err(Fault::Down(format!("no answer within {} s", patience.as_secs())));
+        match timeout(patience, self.ask(ledger, &some)).await.unwrap_or_else(late) {
             Ok(answers) => {
+                pace.answered(some.len(), began.elapsed());
                 for asked in &some {
                     asked.account.lock().load(asked, &answers);
                 }
-                self.ledger_failed(false);
-                Ok(())
             }
             Err(fault) => {
-                for Questions { account, .. } in &some {
-                    account.touched.store(true, Ordering::Relaxed);
-                    let unloaded = account.lock().unloaded;
-                    self.want(unloaded, account);
+                let took = began.elapsed();
+                if !is_there(ledger, &first.account.tenant).await {
+                    self.give_back(&some);
+                    self.ledger_failed(true);
+                    return Err(fault);
                 }
-                self.ledger_failed(true);
-                Err(fault)
+                match some.as_slice() {
+                    [one] => self.put_off(pace, (&one.account, before), (took, &fault)),
+                    several => {
+                        self.give_back(several);
+                        pace.failed(several.len(), took);
+                    }
+                }
             }
+        }
+        self.ledger_failed(false);
+        if self.unknown() == 0 {
+            pace.through();
+        }
+        Ok(())
+    }
+
+    /// The same for tests, which have little to add up.
+    #[cfg(test)]
+    pub(crate) async fn load(&self, ledger: &dyn Ledger, again: bool) -> Result<(), Fault> {
+        self.load_at(&mut Pace::widest(), ledger, again).await
+    }
+
+    /// Whom to ask about next: the last ones that came, else one that was put off, and how long that was.
+    fn next(&self, pace: &mut Pace) -> (Vec<Arc<Account>>, Option<Duration>) {
+        let mut wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = wanting.len().saturating_sub(pace.at_once());
+        let some: Vec<_> = wanting.drain(from..).collect();
+        drop(wanting);
+        let off = if some.is_empty() { pace.take_due() } else { None };
+        match off {
+            Some((account, wait)) => (vec![account], Some(wait)),
+            None => (some, None),
+        }
+    }
+
+    /// Puts tenants that nothing was told of where they were: new ones at the end, others at the beginning.
+    fn give_back(&self, some: &[Questions]) {
+        let mut others = Vec::new();
+        for Questions { account, .. } in some {
+            account.touched.store(true, Ordering::Relaxed);
+            let unloaded = account.lock().unloaded;
+            self.want(unloaded, account);
+            if !unloaded && !account.wanting.swap(true, Ordering::AcqRel) {
+                others.push(Arc::clone(account));
+            }
+        }
+        self.wanting.lock().unwrap_or_else(PoisonError::into_inner).splice(0..0, others);
+    }
+
+    /// One that takes too long by itself, or cannot be added up: until it is asked about again no call puts it on the list.
+    fn put_off(
+        &self,
+        pace: &mut Pace,
+        (account, before): (&Arc<Account>, Option<Duration>),
+        (took, fault): (Duration, &Fault),
+    ) {
+        account.touched.store(true, Ordering::Relaxed);
+        if account.wanting.swap(true, Ordering::AcqRel) {
+            let mut wanting = self.wanting.lock().unwrap_or_else(PoisonError::into_inner);
+            wanting.retain(|other| !Arc::ptr_eq(other, account));
+        }
+        let wait = pace.put_off(Arc::clone(account), before, took);
+        let tenant = &account.tenant;
+        match fault {
+            Fault::Down(_) => tracing::warn!(
+                %tenant, ?took, again_in = ?wait,
+                "what a tenant has spent takes long to add up, and the store is well: its budgets go by what is known here"
+            ),
+            fault => tracing::error!(
+                %tenant, %fault, again_in = ?wait,
+                "what a tenant has spent cannot be added up: its budgets go by what is known here"
+            ),
         }
     }
 
@@ -128,6 +205,12 @@ impl Purse {
         }
         Ok(answers)
     }
+}
+
+/// Whether the store finds a row.
+async fn is_there(ledger: &dyn Ledger, tenant: &TenantId) -> bool {
+    let side = [Side::Tenant(tenant.clone())];
+    matches!(timeout(THERE, ledger.balances_of(&side)).await, Ok(Ok(_)))
 }
 
 /// What spending is split by.

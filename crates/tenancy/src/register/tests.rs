@@ -147,6 +147,10 @@ impl Registry for Memory {
     fn subscriptions<'a>(&'a self, _: &'a TenantId) -> Stored<'a, Vec<SubscriptionRow>> {
         self.other()
     }
+
+    fn subscriptions_of<'a>(&'a self, _: &'a [TenantId]) -> Stored<'a, Vec<SubscriptionRow>> {
+        self.other()
+    }
 }
 
 fn register(store: &Arc<Memory>, copy: Option<PathBuf>) -> Arc<Register> {

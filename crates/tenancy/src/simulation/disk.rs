@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use kernel::random::Random;
 use kernel::store::daybook::{Backlog, Daybook, Entry, Full, Page, Progress};
 use kernel::store::ledger::{
-    Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, Ledger, PostingId, Sum, Transfer,
+    Account, Balance, Batch, Charge, Dimension, Filter, InvoiceRow, Ledger, PostingId, Sum, SumPage, Transfer,
 };
 use kernel::store::{Fault, Stored};
 use kernel::{Currency, Money, TenantId, Timestamp, Tokens, Usage};
@@ -296,6 +296,10 @@ impl Ledger for Disk {
         });
         let sums = sums.collect();
         Box::pin(std::future::ready(Ok(sums)))
+    }
+
+    fn sums_page<'a>(&'a self, _: &'a SumPage) -> Stored<'a, Vec<Sum>> {
+        unreachable!("nobody asks for it here")
     }
 
     fn balances_of<'a>(&'a self, accounts: &'a [Account]) -> Stored<'a, Vec<(Account, Currency, Balance)>> {

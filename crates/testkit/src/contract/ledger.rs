@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::store::ledger::{Account, Batch, Charge, Dimension, Filter, Transfer};
+use kernel::store::ledger::{Account, Batch, Charge, Dimension, Filter, SumPage, Transfer};
 use kernel::time::Timestamp;
 use kernel::{Currency, KeyId, ModelName, Money, TenantId, Tokens};
 
@@ -105,6 +105,53 @@ pub(super) async fn sums_are_split_by_every_dimension(one: Shared, two: Shared) 
             assert_eq!(seen.insert((sum.of, sum.currency), row), None, "one row each");
         }
         assert_eq!(seen, expected, "{by:?}");
+    }
+}
+
+pub(super) async fn sums_come_in_pages_in_order_however_they_are_split(one: Shared, two: Shared) {
+    use Dimension::{Day, Hour, Key, Model, Month, Plan, Price, Tag, Tenant};
+    let mut charges = varied();
+    // Bytes decide, not a language; what is missing comes before what is empty.
+    for (nth, tag) in ["", "a", "B", "é", "ab", "a b", "Z%_'\""].into_iter().enumerate() {
+        charges.push(Charge { tag: Some(tag.into()), ..charge("acme", nth as i64) });
+    }
+    one.post(&batch(charges.clone())).await.unwrap();
+    let end = charges.iter().map(|charge| charge.at.millis()).max().unwrap();
+    let filter =
+        Filter { from: Some(Timestamp(0)), until: Some(Timestamp(end / HOUR * HOUR + HOUR)), ..Filter::default() };
+    let splits: [&[Dimension]; 9] = [
+        &[],
+        &[Tag],
+        &[Key, Tag],
+        &[Hour],
+        &[Day, Model],
+        &[Month],
+        &[Tag, Month],
+        &[Price, Plan, Tenant],
+        &[Key, Day, Tag],
+    ];
+    for by in splits {
+        let mut expected = one.sums(&filter, by).await.unwrap();
+        // Times of these have as many digits.
+        expected.sort_by_key(|sum| {
+            let of = by.iter().zip(&sum.of).map(|(by, of)| match by {
+                Hour | Day => (of.as_deref().map(|at| at.parse::<i64>().unwrap()), None),
+                _ => (None, of.clone()),
+            });
+            (of.collect::<Vec<_>>(), sum.currency)
+        });
+        for most in [1, 3, 1_000] {
+            let mut seen = Vec::new();
+            let mut page = SumPage { filter: filter.clone(), by: by.to_vec(), after: None, most };
+            loop {
+                let sums = two.sums_page(&page).await.unwrap();
+                assert!(sums.len() <= most as usize);
+                let Some(last) = sums.last() else { break };
+                page.after = Some((last.of.clone(), last.currency));
+                seen.extend(sums);
+            }
+            assert_eq!(seen, expected, "{by:?}, {most} at a time");
+        }
     }
 }
 

@@ -170,6 +170,12 @@ pub(super) async fn a_change_of_plan_ends_one_subscription_and_begins_another(on
         [("free", at(0), Some(at(10))), ("pro", at(10), Some(at(30))), ("free", at(40), None)],
         "nothing else ends or begins one"
     );
+    one.make_tenant(TenantRow { plan: Some("free".into()), ..tenant("beta") }).await.unwrap();
+    let asked = [TenantId::new("beta"), TenantId::new("nobody"), acme.clone()];
+    let both = one.subscriptions_of(&asked).await.unwrap();
+    let of = |tenant: &str| both.iter().filter(|row| row.tenant.as_str() == tenant).cloned().collect::<Vec<_>>();
+    assert_eq!((of("acme"), of("beta").len(), both.len()), (subscriptions, 1, 4), "of several at once");
+    assert!(one.subscriptions_of(&[]).await.unwrap().is_empty(), "of none is not of all");
 }
 
 pub(super) async fn a_key_needs_a_tenant_and_an_id_a_hash_and_a_name_of_its_own(one: Shared, two: Shared) {

@@ -43,7 +43,7 @@ type Books = BTreeMap<(String, Currency), Balance>;
 
 impl Store {
     pub(super) async fn audit_books(&self) -> Result<Vec<String>, Failure> {
-        let mut session = self.viewing(self.long("audit")).await?;
+        let mut session = self.surveying(self.long("audit")).await?;
         let mut found = Vec::new();
         self.audit_accounts(&mut session, &mut found).await?;
         let days = session.rows(sqlx::query(DAYS)).await?;

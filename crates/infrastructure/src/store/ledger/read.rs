@@ -36,7 +36,7 @@ const BALANCES: &str = "SELECT name, currency, debit_units, debit_pico, credit_u
                         ORDER BY name, currency";
 
 /// A condition made of constant pieces and values to be bound.
-pub(super) struct Condition {
+pub(in crate::store) struct Condition {
     sql: String,
     values: Vec<Value>,
 }
@@ -61,7 +61,7 @@ impl Store {
         }
         condition.number(" ORDER BY at, id LIMIT ", i64::from(most));
         let sql = format!("{CHARGES}{}", condition.sql);
-        let mut session = self.reading(self.long("list charges")).await?;
+        let mut session = self.reporting(self.long("list charges")).await?;
         let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();
         rows.iter().map(read_charge).collect()
@@ -157,12 +157,13 @@ impl Condition {
         condition
     }
 
-    fn all() -> Self {
+    /// Everything.
+    pub(in crate::store) fn all() -> Self {
         Self { sql: " WHERE 1 = 1".into(), values: Vec::new() }
     }
 
     /// A column is one of these; of none, nothing is.
-    fn any_of(&mut self, column: &'static str, texts: impl Iterator<Item = String>) {
+    pub(in crate::store) fn any_of(&mut self, column: &'static str, texts: impl Iterator<Item = String>) {
         self.say(" AND ");
         self.say(column);
         let mut before = " IN (";
@@ -174,27 +175,28 @@ impl Condition {
     }
 
     /// The condition with its word, to stand after a table.
-    pub(super) fn sql(&self) -> &str {
+    pub(in crate::store) fn sql(&self) -> &str {
         &self.sql
     }
 
     /// Binds its values, the first ones of the statement.
-    pub(super) fn bind<'q>(self, statement: Statement<'q>) -> Statement<'q> {
+    pub(in crate::store) fn bind<'q>(self, statement: Statement<'q>) -> Statement<'q> {
         self.values.into_iter().fold(statement, |statement, value| match value {
             Value::Text(text) => statement.bind(text),
             Value::Number(number) => statement.bind(number),
         })
     }
 
-    fn say(&mut self, sql: &'static str) {
+    /// Only what this program has made itself: values are bound.
+    pub(super) fn say(&mut self, sql: &str) {
         self.sql.push_str(sql);
     }
 
-    fn text(&mut self, sql: &'static str, text: String) {
+    pub(super) fn text(&mut self, sql: &'static str, text: String) {
         self.value(sql, Value::Text(text));
     }
 
-    fn number(&mut self, sql: &'static str, number: i64) {
+    pub(super) fn number(&mut self, sql: &'static str, number: i64) {
         self.value(sql, Value::Number(number));
     }
 

@@ -25,7 +25,7 @@ impl Store {
         let condition = Condition::of(filter, "hour");
         let split: String = by.iter().flat_map(|dimension| [column(*dimension), ", "]).collect();
         let sql = format!("SELECT {split}{SUMMED}{} GROUP BY {split}currency", condition.sql());
-        let mut session = self.reading(self.long("sum up")).await?;
+        let mut session = self.summing(self.long("sum up")).await?;
         let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();
         let sums: Vec<Sum> = rows.iter().map(|row| read_sum(row, by)).collect::<Result<_, _>>()?;
@@ -35,7 +35,7 @@ impl Store {
 }
 
 /// What rows are split by.
-const fn column(dimension: Dimension) -> &'static str {
+pub(super) const fn column(dimension: Dimension) -> &'static str {
     match dimension {
         Dimension::Tenant => "tenant",
         Dimension::Key => "key",
@@ -48,7 +48,7 @@ const fn column(dimension: Dimension) -> &'static str {
     }
 }
 
-fn read_sum(row: &AnyRow, by: &[Dimension]) -> Result<Sum, Failure> {
+pub(super) fn read_sum(row: &AnyRow, by: &[Dimension]) -> Result<Sum, Failure> {
     let mut columns = Columns::of(row);
     let mut of = Vec::with_capacity(by.len());
     for dimension in by {

@@ -7,12 +7,15 @@ use kernel::store::registry::{KeyRow, SubscriptionRow, TenantRow};
 use kernel::time::Timestamp;
 use kernel::{KeyId, TenantId};
 
+use sqlx::AssertSqlSafe;
+
 use super::publish;
 use super::rows::{Kept, insert, read};
 use crate::store::Store;
 use crate::store::bulk::Bulk;
 use crate::store::columns::Columns;
 use crate::store::failure::Failure;
+use crate::store::ledger::Condition;
 use crate::store::session::Session;
 
 const TENANT: &str = "SELECT id, source, plan, suspended, terms, created, updated FROM tenants WHERE id = $1";
@@ -27,6 +30,7 @@ const CHANGE_KEY: &str = "UPDATE keys SET name = $3, terms = $4, expires = $5 WH
 const REVOKE: &str = "UPDATE keys SET revoked = $3 WHERE tenant = $1 AND id = $2 AND revoked IS NULL";
 const KEY_THERE: &str = "SELECT id FROM keys WHERE tenant = $1 AND id = $2";
 const SUBSCRIPTIONS: &str = "SELECT tenant, plan, begins, ends FROM subscriptions WHERE tenant = $1 ORDER BY begins";
+const SUBSCRIPTIONS_OF: &str = "SELECT tenant, plan, begins, ends FROM subscriptions";
 const UNSUBSCRIBE: &str = "UPDATE subscriptions SET ends = $2 WHERE tenant = $1 AND ends IS NULL";
 static USED: Bulk = Bulk::new(
     "WITH seen (id, at) AS (VALUES",
@@ -135,6 +139,16 @@ impl Store {
     pub(super) async fn list_subscriptions(&self, tenant: &TenantId) -> Result<Vec<SubscriptionRow>, Failure> {
         let mut session = self.reading(self.short("list subscriptions")).await?;
         let rows = session.rows(sqlx::query(SUBSCRIPTIONS).bind(tenant.as_str())).await?;
+        session.done();
+        read(&rows)
+    }
+
+    pub(super) async fn list_subscriptions_of(&self, tenants: &[TenantId]) -> Result<Vec<SubscriptionRow>, Failure> {
+        let mut condition = Condition::all();
+        condition.any_of("tenant", tenants.iter().map(|tenant| tenant.as_str().to_owned()));
+        let sql = format!("{SUBSCRIPTIONS_OF}{} ORDER BY tenant, begins", condition.sql());
+        let mut session = self.reading(self.short("list subscriptions")).await?;
+        let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();
         read(&rows)
     }

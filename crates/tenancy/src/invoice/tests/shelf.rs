@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use kernel::store::ledger::{
-    Account, Balance, Batch, Cause, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, Transfer,
+    Account, Balance, Batch, Cause, Charge, Dimension, Filter, InvoiceRow, PostingId, Sum, SumPage, Transfer,
 };
 use kernel::store::registry::{KeyRow, Part, PlanRow, PriceRow, Seed, SubscriptionRow, TenantRow};
 use kernel::store::{Fault, Ledger, Registry, Stored};
@@ -25,8 +26,12 @@ pub(crate) struct Rows {
     pub charges: Vec<Charge>,
     pub transfers: Vec<Transfer>,
     pub invoices: Vec<InvoiceRow>,
-    /// How often sums and balances were asked for.
+    /// How often sums, balances and subscriptions were asked for.
     pub questions: u64,
+    /// How long a sum takes for each of some tenants.
+    pub slow: BTreeMap<TenantId, Duration>,
+    /// Whether it answers nothing at all.
+    pub away: bool,
 }
 
 fn now<'a, T: Send + 'a>(answer: Result<T, Fault>) -> Stored<'a, T> {
@@ -61,6 +66,13 @@ fn part(charge: &Charge, by: Dimension) -> Option<String> {
 impl Shelf {
     fn asked(&self) {
         self.change(|rows| rows.questions += 1);
+    }
+
+    /// Never, while it is away.
+    async fn answers(&self) {
+        if self.change(|rows| rows.away) {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
@@ -149,7 +161,27 @@ impl Ledger for Shelf {
                 sum.amount += charge.amount;
             }
         });
-        now(Ok(sums.into_values().collect()))
+        let takes = self.change(|rows| {
+            let asked = rows.slow.iter().filter(|(tenant, _)| filter.tenants.contains(*tenant));
+            asked.map(|(_, takes)| *takes).sum::<Duration>()
+        });
+        Box::pin(async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            self.answers().await;
+            Ok(sums.into_values().collect())
+        })
+    }
+
+    fn sums_page<'a>(&'a self, page: &'a SumPage) -> Stored<'a, Vec<Sum>> {
+        Box::pin(async move {
+            let mut sums = self.sums(&page.filter, &page.by).await?;
+            let after = page.after.as_ref();
+            sums.retain(|sum| after.is_none_or(|(of, currency)| (&sum.of, &sum.currency) > (of, currency)));
+            sums.truncate(page.most as usize);
+            Ok(sums)
+        })
     }
 
     fn charges<'a>(
@@ -208,6 +240,7 @@ impl Ledger for Shelf {
     fn balances_of<'a>(&'a self, accounts: &'a [Account]) -> Stored<'a, Vec<(Account, Currency, Balance)>> {
         Box::pin(async move {
             self.asked();
+            self.answers().await;
             let mut found = Vec::new();
             for account in accounts {
                 found.push((account.clone(), Currency::USD, self.balance(account, Currency::USD).await?));
@@ -331,6 +364,12 @@ impl Registry for Shelf {
 
     fn subscriptions<'a>(&'a self, tenant: &'a TenantId) -> Stored<'a, Vec<SubscriptionRow>> {
         let of = |row: &&SubscriptionRow| row.tenant == *tenant;
+        now(Ok(self.change(|rows| rows.subscriptions.iter().filter(of).cloned().collect())))
+    }
+
+    fn subscriptions_of<'a>(&'a self, tenants: &'a [TenantId]) -> Stored<'a, Vec<SubscriptionRow>> {
+        self.asked();
+        let of = |row: &&SubscriptionRow| tenants.contains(&row.tenant);
         now(Ok(self.change(|rows| rows.subscriptions.iter().filter(of).cloned().collect())))
     }
 }
