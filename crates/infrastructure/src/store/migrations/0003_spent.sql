@@ -1,3 +1,6 @@
+-- How many of a sum's calls are in `spent`: the version before this one raises sums alone. Where the two differ, sums are
+-- read. First of all: it holds up whoever posts meanwhile, so that what is carried is in `spent`.
+ALTER TABLE sums ADD COLUMN carried BIGINT NOT NULL DEFAULT 0;
 -- Charges summed up by the day and without tags, for budgets: clients choose tags, and there may be one for each call. What
 -- may be missing is '', and what is there begins with '=': so all of it together can be the key on both databases.
 CREATE TABLE spent (
@@ -33,7 +36,5 @@ INSERT INTO spent SELECT tenant, hour - hour % 86400000, COALESCE('=' || key, ''
     (CAST(SUM(pico / 1000000) AS BIGINT) + CAST(SUM(pico % 1000000) AS BIGINT) / 1000000) % 1000000 * 1000000
         + CAST(SUM(pico % 1000000) AS BIGINT) % 1000000
     FROM sums WHERE 1 = 1 GROUP BY tenant, hour - hour % 86400000, key, model, price, plan, currency;
--- How many of a sum's calls are in `spent`: the version before this one raises sums alone. Where the two differ, sums are read.
-ALTER TABLE sums ADD COLUMN carried BIGINT NOT NULL DEFAULT 0;
 UPDATE sums SET carried = calls;
 CREATE INDEX sums_astray ON sums (tenant, hour) WHERE carried <> calls;
