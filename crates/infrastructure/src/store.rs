@@ -174,10 +174,10 @@ impl Store {
         Session::begin(&self.read, task, Some(self.engine.begin_reading())).await
     }
 
-    /// A connection to add up with.
+    /// A transaction to add up in, which sees all as it is at one moment.
     async fn summing(&self, task: Task) -> Result<Session<'_>, Failure> {
         task.bound(self.migrated()).await?;
-        Session::begin(&self.sum, task, None).await
+        Session::begin(&self.sum, task, Some(self.engine.begin_reading())).await
     }
 
     /// A connection for a report, when there is a place.

@@ -134,11 +134,13 @@ async fn many_who_start_at_once_on_an_empty_store_migrate_it_once() {
 }
 
 /// Each of these makes the books disagree in one place.
-const TAMPERED: [(&str, &str); 5] = [
+const TAMPERED: [(&str, &str); 7] = [
     ("UPDATE accounts SET credit_pico = credit_pico + 1 WHERE name = 'revenue'", "account revenue"),
     ("UPDATE sums SET input = input + 1", "sum of acme"),
     ("UPDATE charges SET pico = pico + 1", "sum of acme"),
     ("DELETE FROM sums", "have no sum"),
+    ("UPDATE spent SET pico = pico + 1", "what acme has spent"),
+    ("DELETE FROM spent", "what acme has spent"),
     ("DELETE FROM transfers", "account tenant/acme"),
 ];
 
@@ -162,6 +164,63 @@ async fn an_audit_finds_what_was_tampered_with() {
         finds_what_was_tampered_with(&store, &file, sql, word).await;
         let url = postgres.database();
         finds_what_was_tampered_with(&*open(&url, Path::new("/")).await, &url, sql, word).await;
+    }
+}
+
+/// As the version before this one posts: it knows no `spent`, and leaves columns it does not know alone.
+const BEFORE: &str = "UPDATE sums SET calls = calls + 1, units = units + 5 WHERE tenant = 'acme'; \
+    INSERT INTO sums (id, hour, tenant, key, model, tag, price, plan, currency, calls, estimated, input, cached, \
+    cache_write, audio_input, output, reasoning, audio_output, images, gpu_millis, units, pico) VALUES \
+    ('x', 0, 'lab', NULL, 'm', NULL, NULL, NULL, 'usd', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0)";
+
+#[tokio::test]
+async fn what_the_version_before_has_posted_is_spent_as_well() {
+    use kernel::store::ledger::{Batch, Dimension, Filter};
+    let (postgres, home) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let file = format!("sqlite://{}/sluice.db", home.path().display());
+    let server = postgres.database();
+    for (url, own) in [("sqlite:sluice.db", &file), (server.as_str(), &server)] {
+        let store = open(url, home.path()).await;
+        let tenants = ["acme", "lab", "other"].map(kernel::TenantId::new);
+        let charges = ["acme", "other"].map(|tenant| testkit::contract::charge(tenant, 1));
+        let each = charges[0].amount;
+        store.post(&Batch { charges: charges.into(), transfers: Vec::new() }).await.unwrap();
+        meddle(own, BEFORE).await;
+        let filter = Filter { tenants: tenants.into(), ..Filter::default() };
+        let mut sums = store.sums(&filter, &[Dimension::Tenant, Dimension::Key]).await.unwrap();
+        sums.sort_by(|one, other| one.of.cmp(&other.of));
+        let spent: Vec<_> = sums.iter().map(|sum| (sum.of[0].as_deref().unwrap(), sum.amount)).collect();
+        let units = kernel::Money::from_units;
+        assert_eq!(spent, [("acme", each + units(5)), ("lab", units(7)), ("other", each)]);
+    }
+}
+
+/// The schema as it was before `spent`.
+const WITHOUT: &str = "DROP TABLE spent; DROP INDEX sums_astray; ALTER TABLE sums DROP COLUMN carried; \
+                       DELETE FROM migrations WHERE version = 3";
+
+#[tokio::test]
+async fn what_was_spent_before_an_upgrade_is_there_after_it() {
+    use kernel::store::ledger::{Batch, Charge};
+    let (postgres, home) = (Postgres::start(), tempfile::tempdir().unwrap());
+    let file = format!("sqlite://{}/sluice.db", home.path().display());
+    let server = postgres.database();
+    for (url, own) in [("sqlite:sluice.db", &file), (server.as_str(), &server)] {
+        let store = open(url, home.path()).await;
+        let one = |nth: i64| Charge {
+            key: (nth % 3 > 0).then(|| kernel::KeyId::new(format!("k{}", nth % 3))),
+            tag: Some(format!("t{nth}").into()),
+            amount: kernel::Money::from_pico(999_999_999_999 * i128::from(nth)),
+            ..testkit::contract::charge("acme", nth * 3_600_000)
+        };
+        store.post(&Batch { charges: (0..60).map(one).collect(), transfers: Vec::new() }).await.unwrap();
+        store.close().await;
+        meddle(own, WITHOUT).await;
+        let store = open(url, home.path()).await;
+        store.ready().await.unwrap();
+        assert_eq!(store.audit().await.unwrap(), Vec::<String>::new());
+        store.post(&Batch { charges: (60..70).map(one).collect(), transfers: Vec::new() }).await.unwrap();
+        assert_eq!(store.audit().await.unwrap(), Vec::<String>::new());
     }
 }
 

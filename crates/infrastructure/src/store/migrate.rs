@@ -33,6 +33,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "tenancy", sql: include_str!("migrations/0001_tenancy.sql") },
     Migration { version: 2, name: "plans put back", sql: include_str!("migrations/0002_plans_put_back.sql") },
+    Migration { version: 3, name: "spent", sql: include_str!("migrations/0003_spent.sql") },
 ];
 
 const BOOKS: &str = "CREATE TABLE IF NOT EXISTS migrations \

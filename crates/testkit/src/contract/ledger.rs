@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kernel::store::ledger::{Account, Batch, Charge, Dimension, Filter, SumPage, Transfer};
+use kernel::store::ledger::{Account, Batch, Charge, Dimension, Filter, Sum, SumPage, Transfer};
 use kernel::time::Timestamp;
 use kernel::{Currency, KeyId, ModelName, Money, TenantId, Tokens};
 
@@ -105,6 +105,16 @@ pub(super) async fn sums_are_split_by_every_dimension(one: Shared, two: Shared) 
             assert_eq!(seen.insert((sum.of, sum.currency), row), None, "one row each");
         }
         assert_eq!(seen, expected, "{by:?}");
+        // As budgets ask: of some tenants, in whole days.
+        let tenants = ["acme", "lab"].map(TenantId::new).into();
+        let days =
+            Filter { tenants, from: Some(Timestamp(3 * DAY)), until: Some(Timestamp(60 * DAY)), ..Filter::default() };
+        let all = Filter { tenants: Vec::new(), ..days.clone() };
+        let sorted = |mut sums: Vec<Sum>| {
+            sums.sort_by(|one, other| (&one.of, one.currency).cmp(&(&other.of, other.currency)));
+            sums
+        };
+        assert_eq!(sorted(two.sums(&days, by).await.unwrap()), sorted(two.sums(&all, by).await.unwrap()), "{by:?}");
     }
 }
 

@@ -4,14 +4,14 @@
 //! years need not fit into memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kernel::store::ledger::Balance;
 use kernel::{Currency, Money};
 use sqlx::any::AnyRow;
 
 use super::sums::summed_money;
-use super::totals::{Group, Totals};
+use super::totals::{DAY_MILLIS, Group, Totals};
 use crate::store::Store;
 use crate::store::columns::Columns;
 use crate::store::failure::Failure;
@@ -35,7 +35,11 @@ const COUNTED: &str = "SELECT at - at % 3600000, tenant, key, model, tag, price,
     CAST(SUM(pico % 1000000) AS BIGINT) FROM charges WHERE at >= $1 AND at < $2 \
     GROUP BY at - at % 3600000, tenant, key, model, tag, price, plan, currency";
 
-const DAY_MILLIS: i64 = 86_400_000;
+const SPENT: &str = "SELECT tenant, day, key, model, price, plan, currency, calls, estimated, input, cached, cache_write, \
+                     audio_input, output, reasoning, audio_output, images, gpu_millis, units, pico / 1000000, \
+                     pico % 1000000 FROM spent WHERE day = $1";
+const ASTRAY: &str = "SELECT DISTINCT tenant FROM sums WHERE carried <> calls";
+
 /// Bound: nobody reads more, and a ledger that is wrong all over must not fill the memory.
 const FINDINGS_MAX: usize = 100;
 
@@ -141,6 +145,42 @@ async fn audit_day(session: &mut Session<'_>, day: i64, found: &mut Vec<String>)
             ));
         }
     }
+    audit_spent(session, day, kept, found).await
+}
+
+/// What budgets go by, against the sums of the day; of tenants that the version before has posted for they go by the sums.
+async fn audit_spent(
+    session: &mut Session<'_>,
+    day: i64,
+    sums: &HashMap<Group<'static>, Totals>,
+    found: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let mut astray = HashSet::new();
+    for row in &session.rows(sqlx::query(ASTRAY)).await? {
+        astray.insert(Columns::of(row).text()?.to_owned());
+    }
+    let mut expected: HashMap<_, Totals> = HashMap::new();
+    for (group, totals) in sums.iter().filter(|(group, _)| !astray.contains(group.tenant.as_ref())) {
+        expected.entry(group.spent()).or_default().join(totals);
+    }
+    let rows = session.rows(sqlx::query(SPENT).bind(day)).await?;
+    for row in &rows {
+        let mut columns = Columns::of(row);
+        let (tenant, day) = (columns.text()?, columns.number()?);
+        let parts = [columns.text()?, columns.text()?, columns.text()?, columns.text()?].map(Cow::Borrowed);
+        let currency = columns.currency()?;
+        let kept = read_totals(&mut columns)?;
+        let summed = expected.remove(&(tenant, day, parts, currency)).unwrap_or_default();
+        if summed != kept && !astray.contains(tenant) && found.len() < FINDINGS_MAX {
+            let (own, other) = (kept.amount, summed.amount);
+            found.push(format!(
+                "what {tenant} has spent on the day at {day}: {own} {currency} are kept, sums say {other}"
+            ));
+        }
+    }
+    if let Some((tenant, ..)) = expected.into_keys().next().filter(|_| found.len() < FINDINGS_MAX) {
+        found.push(format!("what {tenant} has spent on the day at {day} is not kept"));
+    }
     Ok(())
 }
 
@@ -153,11 +193,15 @@ fn read_group(row: &AnyRow) -> Result<(Group<'static>, Totals), Failure> {
     let model = Cow::Owned(columns.text()?.to_owned());
     let (tag, price, plan) = (owned(columns.maybe_text()?), owned(columns.maybe_text()?), owned(columns.maybe_text()?));
     let group = Group { hour, tenant, key, model, tag, price, plan, currency: columns.currency()? };
+    Ok((group, read_totals(&mut columns)?))
+}
+
+fn read_totals(columns: &mut Columns<'_>) -> Result<Totals, Failure> {
     let (calls, estimated) = (columns.number()?, columns.number()?);
     let mut counts = [0; 8];
     for count in &mut counts {
         *count = columns.number()?;
     }
     let gpu_millis = columns.number()?;
-    Ok((group, Totals { calls, estimated, counts, gpu_millis, amount: summed_money(&mut columns)? }))
+    Ok(Totals { calls, estimated, counts, gpu_millis, amount: summed_money(columns)? })
 }

@@ -45,7 +45,7 @@ impl Store {
         let (split, order) = (columns(""), columns(" NULLS FIRST"));
         condition.say(&format!(" GROUP BY {split}currency ORDER BY {order}currency"));
         condition.number(" LIMIT ", i64::from(page.most));
-        let sql = format!("SELECT {split}{SUMMED}{}", condition.sql());
+        let sql = format!("SELECT {split}{SUMMED} FROM sums{}", condition.sql());
         let mut session = self.reporting(self.long("report")).await?;
         let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
         session.done();

@@ -1,36 +1,87 @@
-//! Sums over charges, from what was summed up by the hour.
+//! Sums over charges, from what was summed up by the hour, or for budgets by the day.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kernel::store::ledger::{Dimension, Filter, Sum};
-use kernel::{Currency, Money};
+use kernel::{Currency, Money, TenantId, Timestamp};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::read::Condition;
 use super::rows::read_usage;
+use super::totals::DAY_MILLIS;
 use crate::store::Store;
 use crate::store::columns::Columns;
 use crate::store::failure::Failure;
+use crate::store::session::Session;
 
 /// What is summed up. The small part of money in two halves, so that the sum of millions stays within 64 bits.
 pub(super) const SUMMED: &str = "currency, CAST(SUM(calls) AS BIGINT), CAST(SUM(estimated) AS BIGINT), \
     CAST(SUM(input) AS BIGINT), CAST(SUM(cached) AS BIGINT), CAST(SUM(cache_write) AS BIGINT), \
     CAST(SUM(audio_input) AS BIGINT), CAST(SUM(output) AS BIGINT), CAST(SUM(reasoning) AS BIGINT), \
     CAST(SUM(audio_output) AS BIGINT), CAST(SUM(images) AS BIGINT), CAST(SUM(gpu_millis) AS BIGINT), \
-    CAST(SUM(units) AS BIGINT), CAST(SUM(pico / 1000000) AS BIGINT), CAST(SUM(pico % 1000000) AS BIGINT) FROM sums";
+    CAST(SUM(units) AS BIGINT), CAST(SUM(pico / 1000000) AS BIGINT), CAST(SUM(pico % 1000000) AS BIGINT)";
 
 impl Store {
     pub(super) async fn sum_up(&self, filter: &Filter, by: &[Dimension]) -> Result<Vec<Sum>, Failure> {
-        let condition = Condition::of(filter, "hour");
-        let split: String = by.iter().flat_map(|dimension| [column(*dimension), ", "]).collect();
-        let sql = format!("SELECT {split}{SUMMED}{} GROUP BY {split}currency", condition.sql());
         let mut session = self.summing(self.long("sum up")).await?;
-        let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
-        session.done();
-        let sums: Vec<Sum> = rows.iter().map(|row| read_sum(row, by)).collect::<Result<_, _>>()?;
+        let sums = if filter.tenants.is_empty() || !is_of_days(filter, by) {
+            add_up(&mut session, "sums", filter, by).await?
+        } else {
+            let mut astray = HashSet::new();
+            for row in &session.rows(sqlx::query(ASTRAY)).await? {
+                astray.insert(TenantId::new(Columns::of(row).text()?));
+            }
+            let split = filter.tenants.iter().cloned().partition(|tenant| astray.contains(tenant));
+            let (hourly, daily): (Vec<TenantId>, Vec<TenantId>) = split;
+            let mut sums = Vec::new();
+            for (table, tenants) in [("spent", daily), ("sums", hourly)] {
+                if !tenants.is_empty() {
+                    let filter = Filter { tenants, ..filter.clone() };
+                    sums.extend(add_up(&mut session, table, &filter, by).await?);
+                }
+            }
+            sums
+        };
+        session.commit().await?;
         // Days come from the database, months are made of them here.
         Ok(if by.contains(&Dimension::Month) { together(sums) } else { sums })
+    }
+}
+
+/// Tenants of which some sums are not in `spent`: those that the version before has posted for.
+const ASTRAY: &str = "SELECT DISTINCT tenant FROM sums WHERE carried <> calls";
+
+/// Whether it can be told from what is summed up by the day and without tags.
+fn is_of_days(filter: &Filter, by: &[Dimension]) -> bool {
+    let whole = |at: Option<Timestamp>| at.is_none_or(|at| at.millis() % DAY_MILLIS == 0);
+    let finer = by.iter().any(|by| matches!(by, Dimension::Tag | Dimension::Hour));
+    !finer && filter.tag.is_none() && filter.key.is_none() && whole(filter.from) && whole(filter.until)
+}
+
+async fn add_up(
+    session: &mut Session<'_>,
+    table: &'static str,
+    filter: &Filter,
+    by: &[Dimension],
+) -> Result<Vec<Sum>, Failure> {
+    let (time, named): (_, fn(Dimension) -> &'static str) =
+        if table == "spent" { ("day", kept) } else { ("hour", column) };
+    let condition = Condition::of(filter, time);
+    let split: String = by.iter().flat_map(|dimension| [named(*dimension), ", "]).collect();
+    let sql = format!("SELECT {split}{SUMMED} FROM {table}{} GROUP BY {split}currency", condition.sql());
+    let rows = session.rows(condition.bind(sqlx::query(AssertSqlSafe(sql)))).await?;
+    rows.iter().map(|row| read_sum(row, by)).collect()
+}
+
+/// What rows of `spent` are split by.
+const fn kept(dimension: Dimension) -> &'static str {
+    match dimension {
+        Dimension::Key => "CASE WHEN key = '' THEN NULL ELSE substr(key, 2) END",
+        Dimension::Price => "CASE WHEN price = '' THEN NULL ELSE substr(price, 2) END",
+        Dimension::Plan => "CASE WHEN plan = '' THEN NULL ELSE substr(plan, 2) END",
+        Dimension::Day | Dimension::Month => "day",
+        other => column(other),
     }
 }
 

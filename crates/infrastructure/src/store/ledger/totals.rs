@@ -1,4 +1,4 @@
-//! What is kept twice for speed: accounts, and charges summed up by the hour.
+//! What is kept twice for speed: accounts, and charges summed up by the hour, and by the day for budgets.
 //!
 //! A batch is summed up here first, so that a thousand charges of one tenant touch one row; the database then adds, in one
 //! statement. Rows are touched in order of their ids, so that two who post at once wait for each other and never deadlock.
@@ -16,18 +16,33 @@ use crate::store::session::Session;
 
 /// Sums are kept by the hour.
 pub(super) const HOUR_MILLIS: i64 = 3_600_000;
+/// What budgets ask for is kept by the day.
+pub(super) const DAY_MILLIS: i64 = 86_400_000;
 
 static SUMS: Bulk = Bulk::new(
     "INSERT INTO sums (id, hour, tenant, key, model, tag, price, plan, currency, calls, estimated, input, cached, \
-     cache_write, audio_input, output, reasoning, audio_output, images, gpu_millis, units, pico) VALUES",
-    22,
+     cache_write, audio_input, output, reasoning, audio_output, images, gpu_millis, units, pico, carried) VALUES",
+    23,
     " ON CONFLICT (id) DO UPDATE SET calls = sums.calls + excluded.calls, estimated = sums.estimated + \
      excluded.estimated, input = sums.input + excluded.input, cached = sums.cached + excluded.cached, cache_write = \
      sums.cache_write + excluded.cache_write, audio_input = sums.audio_input + excluded.audio_input, output = \
      sums.output + excluded.output, reasoning = sums.reasoning + excluded.reasoning, audio_output = sums.audio_output \
      + excluded.audio_output, images = sums.images + excluded.images, gpu_millis = sums.gpu_millis + \
      excluded.gpu_millis, units = sums.units + excluded.units + (sums.pico + excluded.pico) / 1000000000000, pico = \
-     (sums.pico + excluded.pico) % 1000000000000",
+     (sums.pico + excluded.pico) % 1000000000000, carried = sums.carried + excluded.carried",
+);
+
+static SPENT: Bulk = Bulk::new(
+    "INSERT INTO spent (tenant, day, key, model, price, plan, currency, calls, estimated, input, cached, cache_write, \
+     audio_input, output, reasoning, audio_output, images, gpu_millis, units, pico) VALUES",
+    20,
+    " ON CONFLICT (tenant, day, key, model, price, plan, currency) DO UPDATE SET calls = spent.calls + excluded.calls, \
+     estimated = spent.estimated + excluded.estimated, input = spent.input + excluded.input, cached = spent.cached + \
+     excluded.cached, cache_write = spent.cache_write + excluded.cache_write, audio_input = spent.audio_input + \
+     excluded.audio_input, output = spent.output + excluded.output, reasoning = spent.reasoning + excluded.reasoning, \
+     audio_output = spent.audio_output + excluded.audio_output, images = spent.images + excluded.images, gpu_millis = \
+     spent.gpu_millis + excluded.gpu_millis, units = spent.units + excluded.units + (spent.pico + excluded.pico) / \
+     1000000000000, pico = (spent.pico + excluded.pico) % 1000000000000",
 );
 
 static ACCOUNTS: Bulk = Bulk::new(
@@ -52,6 +67,9 @@ pub(super) struct Group<'c> {
     pub(super) plan: Option<Cow<'c, str>>,
     pub(super) currency: Currency,
 }
+
+/// What charges are summed up by for budgets: tenant, day, then key, model, price and plan as they are kept, currency.
+type Spent<'g> = (&'g str, i64, [Cow<'g, str>; 4], Currency);
 
 /// What a group of charges sums up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +108,26 @@ pub(super) async fn add_charges<'c>(
                 .bind(group.currency.as_str())
                 .bind(totals.calls)
                 .bind(totals.estimated);
+            statement = totals.counts.into_iter().fold(statement, |statement, count| statement.bind(count));
+            statement = bind_money(statement.bind(totals.gpu_millis), Parts::of(totals.amount)?).bind(totals.calls);
+        }
+        session.run(statement).await?;
+    }
+    add_spent(session, &rows).await
+}
+
+/// Adds the same to what budgets ask for, in order of its key.
+async fn add_spent(session: &mut Session<'_>, rows: &[(String, Group<'_>, Totals)]) -> Result<(), Failure> {
+    let mut days: BTreeMap<Spent<'_>, Totals> = BTreeMap::new();
+    for (_, group, totals) in rows {
+        days.entry(group.spent()).or_default().join(totals);
+    }
+    let rows: Vec<(Spent<'_>, Totals)> = days.into_iter().collect();
+    for (mut statement, part) in SPENT.over(session.engine(), &rows) {
+        for ((tenant, day, parts, currency), totals) in part {
+            let [key, model, price, plan] = parts;
+            statement = statement.bind(*tenant).bind(*day).bind(key.as_ref()).bind(model.as_ref()).bind(price.as_ref());
+            statement = statement.bind(plan.as_ref()).bind(currency.as_str()).bind(totals.calls).bind(totals.estimated);
             statement = totals.counts.into_iter().fold(statement, |statement, count| statement.bind(count));
             statement = bind_money(statement.bind(totals.gpu_millis), Parts::of(totals.amount)?);
         }
@@ -137,6 +175,15 @@ impl<'c> Group<'c> {
         }
     }
 
+    /// The group that it is in for budgets.
+    pub(super) fn spent(&self) -> Spent<'_> {
+        let there =
+            |part: &Option<Cow<'c, str>>| part.as_ref().map_or(Cow::Borrowed(""), |text| format!("={text}").into());
+        let model = Cow::Borrowed(self.model.as_ref());
+        let parts = [there(&self.key), model, there(&self.price), there(&self.plan)];
+        (self.tenant.as_ref(), self.hour.div_euclid(DAY_MILLIS) * DAY_MILLIS, parts, self.currency)
+    }
+
     /// A hash of it all: what may be missing cannot be part of a key that is unique on both databases.
     fn id(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -156,6 +203,17 @@ impl<'c> Group<'c> {
 // === impl Totals ===
 
 impl Totals {
+    /// Adds another group's.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.estimated += other.estimated;
+        for (total, count) in self.counts.iter_mut().zip(other.counts) {
+            *total = total.saturating_add(count);
+        }
+        self.gpu_millis = self.gpu_millis.saturating_add(other.gpu_millis);
+        self.amount += other.amount;
+    }
+
     fn add(&mut self, charge: &Charge) {
         self.calls += 1;
         self.estimated += i64::from(charge.usage.estimated);
