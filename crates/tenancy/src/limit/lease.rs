@@ -13,9 +13,11 @@ use kernel::share::{Grant, HELD_FOR, Wish};
 use super::cell::Rate;
 
 /// Calls between two exchanges of a busy counter. Bound: what an exchange costs is spread over so many.
-const CALLS: u32 = 40;
+const CALLS: u32 = 50;
 /// Between two exchanges of a counter that fewer calls ask for. Bound: beyond it leases would go stale.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(300);
+/// Between two exchanges where a call was refused although others have some to spare. Bound: it is not refused for longer.
+const SOON: Duration = Duration::from_millis(100);
 /// How much more than the demand is drawn, so that a small change of it leaves nobody without.
 const MORE: f64 = 1.5;
 /// Bound: shorter demands are not looked ahead for.
@@ -141,7 +143,7 @@ impl Lease {
         let since = self.drawn.map_or(PAUSE, |drawn| now.since(drawn));
         let low = self.units <= i64::try_from(self.batch / 2).unwrap_or(i64::MAX);
         // Where others have some to spare nobody is kept waiting.
-        let soon = since >= PAUSE || self.asked.1 >= CALLS || self.starved && !self.dry;
+        let soon = since >= PAUSE || self.asked.1 >= CALLS || self.starved && !self.dry && since >= SOON;
         if !(low && soon && (now >= self.empty || self.units < 0)) {
             return None;
         }
