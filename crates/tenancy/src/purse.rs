@@ -394,3 +394,5 @@ mod slowly;
 mod tests;
 #[cfg(test)]
 mod together;
+#[cfg(test)]
+mod view;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use kernel::contract::Period;
 use kernel::store::Fault;
 use kernel::store::ledger::{self, Account as Side, Dimension, Filter, Ledger, Sum};
-use kernel::{Currency, KeyId, Money, TenantId, Timestamp};
+use kernel::{Currency, TenantId};
 use tokio::time::{Instant, timeout};
 
 use super::books::Books;
@@ -288,43 +288,5 @@ impl Books {
             self.balance.loaded = true;
         }
         self.unloaded = !self.loaded();
-    }
-}
-
-/// What is known of one tenant's money, for the admin API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    /// Whose: the tenant's, or a key's by the id of the first of its line.
-    pub key: Option<String>,
-    /// Per what.
-    pub per: Period,
-    /// Which models; empty: all.
-    pub models: Vec<String>,
-    /// What is spent in this period.
-    pub spent: Money,
-    /// What is reserved.
-    pub pending: Money,
-    /// Whether the ledger has been asked.
-    pub loaded: bool,
-}
-
-impl Purse {
-    /// What a tenant has spent under each of its budgets, and what is left of its balance where calls are paid from one.
-    pub fn view(&self, tenant: &TenantId, now: Timestamp) -> (Vec<View>, Option<Money>) {
-        let Some(account) = self.known(tenant) else { return (Vec::new(), None) };
-        let mut books = account.lock();
-        let balance = books.balance.wanted.then(|| books.balance.left());
-        let view = |(keys, counter): (Option<&[KeyId]>, &mut Counter)| {
-            counter.roll(now);
-            View {
-                key: keys.and_then(<[KeyId]>::first).map(|key| key.as_str().to_owned()),
-                per: counter.per,
-                models: counter.models.to_vec(),
-                spent: counter.spent(),
-                pending: counter.pending,
-                loaded: counter.spending.now().loaded,
-            }
-        };
-        (books.counters().map(view).collect(), balance)
     }
 }
